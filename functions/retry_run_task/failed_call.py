@@ -1,0 +1,141 @@
+"""Read: find the failed RunTask call in what the function was invoked with."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+# Tokens and schedule names are built from it: both take up to 64 characters (ECS RunTask
+# `clientToken`, Scheduler `Name`), and an attempt's number has to fit behind it.
+EVENT_ID = re.compile("[0-9A-Za-z-]{1,50}")
+
+
+class NotAFailedCall(ValueError):
+    """The payload holds no RunTask call of this account and Region that launched too little."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(
+            f"{field} {problem}. Nothing was launched: this function takes CloudTrail's event of a "
+            "RunTask call that ECS accepted but could not place (see events/ in its repository)."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """A RunTask call: HTTP 200, but not every task that it asked for.
+
+    `parameters` are the request as CloudTrail shows it, unchecked; `reasons` say why ECS placed no
+    more, each once; `placed` counts the tasks that it did place; `replay_name` is set where an
+    operator sent the event again from an archive.
+    """
+
+    event_id: str
+    event_time: datetime
+    caller_arn: str
+    parameters: Mapping[str, Any]
+    reasons: tuple[str, ...]
+    placed: int = 0
+    replay_name: str | None = None
+
+    @property
+    def missing(self) -> int:
+        """How many tasks are still to be placed; RunTask's default `count` is 1."""
+        count = self.parameters.get("count")
+        if count is None:
+            return 1 - self.placed
+        # An ill-typed count says nothing: at least one is missing until the request is checked.
+        return count - self.placed if type(count) is int else 1
+
+
+def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
+    """The failed call in an EventBridge event "AWS API Call via CloudTrail".
+
+    Raises NotAFailedCall, which names the field, for anything else. Fields are those of CloudTrail's
+    record contents: null and absent mean the same, and unknown fields are ignored.
+    """
+    event = _object({"the payload": payload}, "the payload", "")
+    _expect(event, "source", "aws.ecs")
+    _expect(event, "detail-type", "AWS API Call via CloudTrail")
+    _expect(event, "account", account)
+    _expect(event, "region", region)
+    detail = _object(event, "detail", "")
+    _expect(detail, "eventSource", "ecs.amazonaws.com", "detail.")
+    _expect(detail, "eventName", "RunTask", "detail.")
+    _expect(detail, "awsRegion", region, "detail.")
+    if (error := detail.get("errorCode")) is not None:
+        raise NotAFailedCall(
+            "detail.errorCode",
+            f"is {error!r:.80}: ECS rejected this call, so its caller was told and may retry it",
+        )
+    parameters = _object(detail, "requestParameters", "detail.")
+    response = _object(detail, "responseElements", "detail.")
+    failures = _list_of_objects(response, "failures")
+    placed = [task for task in _list_of_objects(response, "tasks") if task.get("taskArn")]
+    if not failures:
+        raise NotAFailedCall("detail.responseElements.failures", "is empty: nothing failed")
+
+    # An addendum repeats an earlier record under an eventID of its own (CloudTrail record contents,
+    # `addendum`): the call is the same, so it keeps the name that it had.
+    addendum = detail.get("addendum")
+    original = addendum.get("originalEventID") if isinstance(addendum, dict) else None
+    event_id = detail.get("eventID") if original is None else original
+    if not isinstance(event_id, str) or not EVENT_ID.fullmatch(event_id):
+        raise NotAFailedCall("detail.eventID", f"is {event_id!r:.80}, not CloudTrail's identifier")
+    event_time = read_time(detail.get("eventTime"))
+    if event_time is None:
+        raise NotAFailedCall("detail.eventTime", "is not a time like 2026-11-23T00:00:04Z")
+
+    identity = detail.get("userIdentity")
+    caller_arn = identity.get("arn") if isinstance(identity, dict) else None
+    replay_name = event.get("replay-name")
+    return FailedCall(
+        event_id=event_id,
+        event_time=event_time,
+        caller_arn=caller_arn if isinstance(caller_arn, str) else "",
+        parameters=parameters,
+        reasons=reasons_of(failures),
+        placed=len(placed),
+        replay_name=None if replay_name is None else str(replay_name),
+    )
+
+
+def reasons_of(failures: list[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Each reason once, in ECS's order: on EC2 one call lists a failure per container instance."""
+    return tuple(dict.fromkeys(str(f.get("reason") or "no reason given") for f in failures))
+
+
+def read_time(text: object) -> datetime | None:
+    """A moment as CloudTrail writes it (UTC, whole seconds), or None."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9-]{10}T[0-9:]{8}Z", text):
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def write_time(moment: datetime) -> str:
+    """The inverse of read_time."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _expect(parent: Mapping[str, Any], field: str, wanted: str, path: str = "") -> None:
+    found = parent.get(field)
+    if found != wanted:
+        raise NotAFailedCall(path + field, f"is {found!r:.80} instead of {wanted!r}")
+
+
+def _object(parent: Mapping[str, Any], field: str, path: str) -> Mapping[str, Any]:
+    found = parent.get(field)
+    if not isinstance(found, dict):
+        state = "is missing or null" if found is None else "is not a JSON object"
+        raise NotAFailedCall(path + field, state)
+    return found
+
+
+def _list_of_objects(response: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
+    found = response.get(field) or []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise NotAFailedCall(f"detail.responseElements.{field}", "is not a list of JSON objects")
+    return found

@@ -1,0 +1,75 @@
+"""The same request again: exactly as it was asked, or not at all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.model import Shape
+
+# What CloudTrail writes in place of a value that AWS marks as sensitive, since 2023-06
+# (aws-samples/aws-batch-runtime-monitoring#20).
+HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
+
+# Not the caller's to repeat: the old token would only return the old failure (ECS_Idempotency in
+# the ECS developer guide), and `referenceId` is for AWS's own use (RunTask in the API reference).
+NOT_REPEATED = ("clientToken", "referenceId")
+
+# The scalar types of botocore's RunTask model, and what JSON makes of them. `type() is`, because
+# to isinstance a bool is an int, and ECS would be sent `true` for a count.
+_SCALARS = {"string": str, "integer": int, "boolean": bool}
+
+
+class NotExact(Exception):
+    """A parameter can not be sent again as it was. Names the parameter, never shows its value."""
+
+    def __init__(self, parameter: str, problem: str) -> None:
+        super().__init__(f"{parameter or 'requestParameters'} {problem}")
+
+
+def exact_request(parameters: Mapping[str, Any], run_task: Shape) -> dict[str, Any]:
+    """The caller's request, ready to be sent: without nulls and without what is not repeated.
+
+    `run_task` is the input shape of RunTask in botocore's model. Raises NotExact where the
+    parameters are not one complete request of that shape.
+    """
+    kept = {key: value for key, value in parameters.items() if key not in NOT_REPEATED}
+    request: dict[str, Any] = exact(kept, run_task)
+    return request
+
+
+def exact(value: Any, shape: Shape, path: str = "") -> Any:
+    """The value without null members, if it is one of that shape; else raises NotExact.
+
+    CloudTrail writes some absent members as null; a null in a list stands for nothing known.
+    """
+    kind = shape.type_name
+    if isinstance(value, str) and HIDDEN in value:
+        raise NotExact(path, "is hidden by CloudTrail")
+    if kind == "structure":
+        if not isinstance(value, dict):
+            raise NotExact(path, "is not an object")
+        given = {name: member for name, member in value.items() if member is not None}
+        for name in given:
+            if name not in shape.members:
+                raise NotExact(_join(path, name), "is not a parameter that RunTask is known to have")
+        for name in shape.metadata.get("required", []):
+            if name not in given:
+                raise NotExact(_join(path, name), "is missing")
+        if shape.is_tagged_union and len(given) != 1:
+            raise NotExact(path, "does not have exactly one member")
+        return {name: exact(given[name], shape.members[name], _join(path, name)) for name in given}
+    if kind == "list":
+        if not isinstance(value, list):
+            raise NotExact(path, "is not a list")
+        return [exact(item, shape.member, f"{path}[{i}]") for i, item in enumerate(value)]
+    if type(value) is not _SCALARS.get(kind):
+        raise NotExact(path, f"is not a {kind}")
+    low = shape.metadata.get("min")
+    if low is not None and (len(value) if isinstance(value, str) else value) < low:
+        raise NotExact(path, f"is below the least that RunTask takes ({low})")
+    return value
+
+
+def _join(path: str, name: str) -> str:
+    # A name that is not in the model could be anything: what is not a plain word stays unseen.
+    word = name if name.isidentifier() and len(name) <= 64 else "a member with an odd name"
+    return f"{path}.{word}" if path else word

@@ -1,0 +1,105 @@
+"""What the stack's owner chose, read once from the function's environment."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+
+class BadSetting(ValueError):
+    """The stack was deployed with a value that the function can not use."""
+
+    def __init__(self, variable: str, value: str | None, rule: str) -> None:
+        super().__init__(
+            f"{variable} is {value!r}, but {rule}. Nothing was launched. "
+            "The template sets this variable from the stack's parameters: deploy it again."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The function's own identity, and the parameters of its stack.
+
+    `cluster_arns` and `task_definition_arns` are ARN patterns with the wildcards of IAM (`*`, `?`):
+    the same values that the function's policy is narrowed to.
+    """
+
+    partition: str
+    region: str
+    account: str
+    function_name: str
+    max_attempts: int
+    retry_partial_failures: bool
+    cluster_arns: tuple[str, ...]
+    task_definition_arns: tuple[str, ...]
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], function_arn: str) -> Self:
+        """Settings from the variables that the template sets, and from the ARN that was invoked.
+
+        Raises BadSetting, naming the variable, where one is missing or out of bounds.
+        """
+        _, partition, _, region, account, _, function_name = function_arn.split(":")[:7]
+        return cls(
+            partition=partition,
+            region=region,
+            account=account,
+            function_name=function_name,
+            max_attempts=_number(environ, "MAX_ATTEMPTS", 1, 100),
+            retry_partial_failures=_flag(environ, "RETRY_PARTIAL_FAILURES"),
+            cluster_arns=_patterns(environ, "CLUSTER_ARNS"),
+            task_definition_arns=_patterns(environ, "TASK_DEFINITION_ARNS"),
+        )
+
+    def covers(self, cluster: object, task_definition: object) -> bool:
+        """Is a call to this cluster and task definition the stack's business?
+
+        Both may be an ARN or a short name, and the cluster may be absent (`default`), as RunTask
+        takes them. A family without a revision is covered by patterns for all its revisions only:
+        which one ECS takes is known to ECS alone. What is no name at all counts as covered, so
+        that the request's own check reports it.
+        """
+        home = f"arn:{self.partition}:ecs:{self.region}:{self.account}"
+        if isinstance(cluster, str) or cluster is None:
+            name = cluster or "default"
+            arn = name if name.startswith("arn:") else f"{home}:cluster/{name}"
+            if not _matches(arn, self.cluster_arns):
+                return False
+        if isinstance(task_definition, str):
+            name = task_definition
+            arn = name if name.startswith("arn:") else f"{home}:task-definition/{name}"
+            family = arn.rpartition("/")[2]
+            if not _matches(arn if ":" in family else f"{arn}:*", self.task_definition_arns):
+                return False
+        return True
+
+
+def _matches(arn: str, patterns: Iterable[str]) -> bool:
+    """IAM's ArnLike, but for its rule that a `*` does not span colons: patterns here are whole."""
+    for pattern in patterns:
+        regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+        if re.fullmatch(regex, arn):
+            return True
+    return False
+
+
+def _number(environ: Mapping[str, str], variable: str, low: int, high: int) -> int:
+    text = environ.get(variable)
+    if text is None or not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise BadSetting(variable, text, f"must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def _flag(environ: Mapping[str, str], variable: str) -> bool:
+    text = environ.get(variable)
+    if text not in ("true", "false"):
+        raise BadSetting(variable, text, "must be true or false")
+    return text == "true"
+
+
+def _patterns(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    text = environ.get(variable)
+    patterns = tuple((text or "").split(","))
+    if not all(pattern.startswith("arn:") for pattern in patterns):
+        raise BadSetting(variable, text, "must be a comma-separated list of ARN patterns")
+    return patterns
