@@ -1,13 +1,13 @@
 """Decide: what is to be done about a failed call. Pure: no client, no environment, no clock."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
-from botocore.model import Shape
+from botocore.model import StructureShape
 
 from retry_run_task.failed_call import EVENT_ID, FailedCall, read_time, write_time
 from retry_run_task.request import NotExact, exact, exact_request
@@ -49,10 +49,13 @@ class Chain:
 
     @property
     def counter(self) -> str:
+        """As the tag holds it: `3/10`."""
         return f"{'unknown' if self.attempt is None else self.attempt}/{self.end}"
 
-    def next(self) -> Self:
-        return replace(self, attempt=(self.attempt or 0) + 1)
+    @property
+    def made(self) -> int:
+        """How many attempts were made."""
+        return self.attempt or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,70 +79,87 @@ class Stop:
 Decision = Launch | Stop
 
 
-def decide(call: FailedCall, settings: Settings, now: datetime, run_task: Shape) -> Decision:
+def decide(
+    call: FailedCall, settings: Settings, now: datetime, run_task: StructureShape
+) -> Decision:
     """What to do about this failed call; `run_task` is RunTask's input shape in botocore's model.
 
     The guards stand in the order of the README's safeguards; the first that applies decides.
     """
-    first = Chain(call.event_id, call.event_time, 0, settings.max_attempts)
+    chain = Chain(call.event_id, call.event_time, None, settings.max_attempts)
     if not settings.covers(call.parameters.get("cluster"), call.parameters.get("taskDefinition")):
-        return Stop(first, Outcome.OPTED_OUT, "The stack is narrowed to other clusters or tasks.")
-
+        return Stop(chain, Outcome.OPTED_OUT, "The stack is narrowed to other clusters or jobs.")
     try:
-        tags = _user_and_chain_tags(call.parameters, run_task)
+        tags = _tags(call.parameters, run_task)
+        budget, note = _budget(tags, settings.max_attempts)
+        chain = replace(chain, end=budget)
+        if budget == 0:
+            return Stop(chain, Outcome.OPTED_OUT, f"The job's tag {MAX_ATTEMPTS_TAG} is 0.")
+        chain = _chain_in(tags) or _new_chain(call, settings, budget)
+        if call.replay_name is not None:
+            # A person asked for it: the whole budget again, from where the counter stands.
+            chain = replace(chain, since=now, end=chain.made + budget)
+        return _end(call, chain, settings) or _next(call, chain, tags, note, run_task)
     except NotExact as problem:
-        return _not_replayable(first, problem)
-    budget, note = _budget(tags, settings.max_attempts)
-    first = replace(first, end=budget)
-    if budget == 0:
-        return Stop(first, Outcome.OPTED_OUT, f"The job's tag {MAX_ATTEMPTS_TAG} is 0.")
+        detail = f"The request can not be repeated: {problem}."
+        return Stop(chain, Outcome.NOT_REPLAYABLE, detail)
 
-    try:
-        chain = _chain_in(tags)
-    except NotExact as problem:
-        return _not_replayable(replace(first, attempt=None), problem)
-    if chain is None:
-        if _made_by_us(call.caller_arn, settings):
-            # Nothing but the counter stops the loop (Lambda's own loop detection does not see
-            # EventBridge), so a call of ours without one is where it must end.
-            problem = NotExact(f"tags[{ATTEMPT_TAG}]", "is missing from a call of our own")
-            return _not_replayable(replace(first, attempt=None), problem)
-        if call.placed and not settings.retry_partial_failures:
-            return Stop(first, Outcome.OPTED_OUT, "Some tasks were placed: RetryPartialFailures.")
-        chain = first
-    if call.replay_name is not None:
-        # A person asked for it: the whole budget again from where the counter stands.
-        chain = replace(chain, since=now, end=(chain.attempt or 0) + budget)
 
+def _new_chain(call: FailedCall, settings: Settings, budget: int) -> Chain:
+    if _made_by_us(call.caller_arn, settings):
+        # Nothing but the counter stops the loop (Lambda's own loop detection does not see
+        # EventBridge), so a call of ours without one is where it must end.
+        raise NotExact(f"tags[{ATTEMPT_TAG}]", "is missing from a call of this function's own")
+    return Chain(call.event_id, call.event_time, 0, budget)
+
+
+def _end(call: FailedCall, chain: Chain, settings: Settings) -> Stop | None:
+    """Why there is no next attempt, if there is none."""
     if call.missing < 1:
         return Stop(chain, Outcome.ALREADY_LAUNCHED, "ECS placed every task that was asked for.")
+    if call.placed and chain.made == 0 and not settings.retry_partial_failures:
+        detail = "ECS placed some of the tasks, and the stack's RetryPartialFailures is false."
+        return Stop(chain, Outcome.OPTED_OUT, detail)
     if all(_is_permanent(reason) for reason in call.reasons):
-        return Stop(chain, Outcome.NOT_RETRYABLE, "Waiting does not change any of the reasons.")
-    if (chain.attempt or 0) >= chain.end:
+        return Stop(chain, Outcome.NOT_RETRYABLE, "Asking again does not help against the reasons.")
+    if chain.made >= chain.end:
         return Stop(chain, Outcome.EXHAUSTED, f"All {chain.end} attempts failed.")
+    return None
 
-    attempt = chain.next()
-    try:
-        request = _next_request(call, attempt, tags, run_task)
-    except NotExact as problem:
-        return _not_replayable(chain, problem)
+
+def _next(
+    call: FailedCall,
+    chain: Chain,
+    tags: list[dict[str, str]],
+    note: str,
+    run_task: StructureShape,
+) -> Launch:
+    """The caller's request again: what is still missing of it, with our tags and our token."""
+    attempt = replace(chain, attempt=chain.made + 1)
+    request = exact_request(call.parameters, run_task)
+    if call.placed:
+        request["count"] = call.missing
+    ours = {
+        ATTEMPT_TAG: attempt.counter,
+        ORIGIN_TAG: attempt.origin,
+        SINCE_TAG: write_time(attempt.since),
+    }
+    theirs = [tag for tag in tags if tag.get("key") not in CHAIN_TAGS]
+    if len(theirs) + len(ours) > MAX_TAGS:
+        raise NotExact("tags", f"has no room for {len(ours)} more: ECS takes {MAX_TAGS}")
+    request["tags"] = theirs + [{"key": key, "value": value} for key, value in ours.items()]
+    request["clientToken"] = f"{attempt.origin}-{attempt.attempt}"
     return Launch(attempt, request, note)
 
 
-def _not_replayable(chain: Chain, problem: NotExact) -> Stop:
-    return Stop(chain, Outcome.NOT_REPLAYABLE, f"The request can not be repeated: {problem}.")
-
-
-def _user_and_chain_tags(
-    parameters: Mapping[str, Any], run_task: Shape
-) -> list[dict[str, str]]:
+def _tags(parameters: Mapping[str, Any], run_task: StructureShape) -> list[dict[str, str]]:
     """The request's tags without those of AWS, which no caller may send (RunTask `tags`)."""
-    given = parameters.get("tags")
-    tags: list[dict[str, str]] = exact([] if given is None else given, run_task.members["tags"], "tags")
+    given = parameters.get("tags") or []
+    tags: list[dict[str, str]] = exact(given, run_task.members["tags"], "tags")
     return [tag for tag in tags if not tag.get("key", "").lower().startswith("aws:")]
 
 
-def _value(tags: Iterable[Mapping[str, str]], key: str) -> str | None:
+def _value(tags: list[dict[str, str]], key: str) -> str | None:
     """The tag's value, None without such a tag; two of them are as good as an unreadable one."""
     values = [tag.get("value", "") for tag in tags if tag.get("key") == key]
     return values[0] if len(values) == 1 else ("" if values else None)
@@ -156,7 +176,10 @@ def _budget(tags: list[dict[str, str]], default: int) -> tuple[int, str]:
 
 
 def _chain_in(tags: list[dict[str, str]]) -> Chain | None:
-    """The chain that the tags tell of; None where they tell of none; NotExact where of half a one."""
+    """The chain that the tags tell of; None where they tell of none.
+
+    Raises NotExact where they tell of half a one: a counter that can not be read stops the chain.
+    """
     attempt, origin, since = (_value(tags, key) for key in CHAIN_TAGS)
     if attempt is None and origin is None and since is None:
         return None
@@ -181,22 +204,3 @@ def _is_permanent(reason: str) -> bool:
     """Reasons that only a changed request, cluster or quota mends (ECS: API failure reasons)."""
     kind = reason.partition(":")[0].strip()
     return kind in ("ATTRIBUTE", "LOCATION", "MISSING", "INACTIVE") or "above your limit" in reason
-
-
-def _next_request(
-    call: FailedCall, attempt: Chain, tags: list[dict[str, str]], run_task: Shape
-) -> dict[str, Any]:
-    request = exact_request(call.parameters, run_task)
-    if call.placed:
-        request["count"] = call.missing
-    ours = {
-        ATTEMPT_TAG: attempt.counter,
-        ORIGIN_TAG: attempt.origin,
-        SINCE_TAG: write_time(attempt.since),
-    }
-    theirs = [tag for tag in tags if tag.get("key") not in CHAIN_TAGS]
-    if len(theirs) + len(ours) > MAX_TAGS:
-        raise NotExact("tags", f"has no room for {len(ours)} more: ECS takes {MAX_TAGS}")
-    request["tags"] = theirs + [{"key": key, "value": value} for key, value in ours.items()]
-    request["clientToken"] = f"{attempt.origin}-{attempt.attempt}"
-    return request

@@ -51,8 +51,8 @@ class FailedCall:
 def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
     """The failed call in an EventBridge event "AWS API Call via CloudTrail".
 
-    Raises NotAFailedCall, which names the field, for anything else. Fields are those of CloudTrail's
-    record contents: null and absent mean the same, and unknown fields are ignored.
+    Raises NotAFailedCall, which names the field, for anything else. The fields are those of
+    CloudTrail's record contents: null means the same as absent, and unknown ones are ignored.
     """
     event = _object({"the payload": payload}, "the payload", "")
     _expect(event, "source", "aws.ecs")

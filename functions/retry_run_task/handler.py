@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 from aws_lambda_powertools import Logger, Metrics
@@ -17,6 +17,7 @@ from retry_run_task.launch import CLIENT_CONFIG, Answer, TokenSpent, launch
 from retry_run_task.settings import Settings
 
 if TYPE_CHECKING:
+    from botocore.model import StructureShape
     from mypy_boto3_ecs import ECSClient
 
 logger = Logger(service="retry-run-task")
@@ -24,7 +25,6 @@ metrics = Metrics(namespace="RetryRunTask", service="retry-run-task")
 
 
 @logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """One failed call in, its outcome out. Raises NotAFailedCall for any other payload.
 
@@ -40,8 +40,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 def retry(call: FailedCall, settings: Settings, ecs: "ECSClient") -> tuple[Chain, Answer]:
     """Decide and act."""
-    run_task = ecs.meta.service_model.operation_model("RunTask").input_shape
-    assert run_task is not None  # noqa: S101 - botocore's model of ECS has it
+    model = ecs.meta.service_model.operation_model("RunTask")
+    run_task = cast("StructureShape", model.input_shape)
     while True:
         decision = decide(call, settings, datetime.now(UTC), run_task)
         if isinstance(decision, Stop):
@@ -81,6 +81,7 @@ def report(outcome: dict[str, Any], chain: Chain, function_name: str) -> None:
     if outcome["outcome"] == Outcome.LAUNCHED:
         waited = (datetime.now(UTC) - chain.since).total_seconds()
         metrics.add_metric("SecondsToLaunch", MetricUnit.Seconds, waited)
+    metrics.flush_metrics()
 
 
 @cache

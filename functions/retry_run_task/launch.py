@@ -24,6 +24,10 @@ class TokenSpent(Exception):
     """The attempt's client token belongs to an earlier call that launched nothing."""
 
 
+class NoReason(Exception):
+    """ECS neither placed every task nor said why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of an attempt; `tasks` are the ARNs of what runs because of it."""
@@ -37,7 +41,7 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
     """Send the request to ECS.
 
     Raises TokenSpent where the token was used up by a failure, and botocore's ClientError for
-    whatever else ECS rejects.
+    whatever else ECS rejects. Raises NoReason for an answer that leads nowhere.
     """
     try:
         response = ecs.run_task(**request)
@@ -51,5 +55,8 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
     tasks = tuple(task["taskArn"] for task in response["tasks"])
     if len(tasks) >= request.get("count", 1):
         return Answer(Outcome.LAUNCHED, tasks)
+    if not response["failures"]:
+        # The rule sees failures only: unless this invocation fails, the chain ends here unseen.
+        raise NoReason(f"ECS placed {len(tasks)} tasks of the attempt and gave no reason.")
     reasons = reasons_of(response["failures"])  # type: ignore[arg-type]
     return Answer(Outcome.FAILED_AGAIN, tasks, f"ECS answered: {'; '.join(reasons)}.")

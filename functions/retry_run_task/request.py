@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from botocore.model import Shape
+from botocore.model import ListShape, Shape, StructureShape
 
 # What CloudTrail writes in place of a value that AWS marks as sensitive, since 2023-06
 # (aws-samples/aws-batch-runtime-monitoring#20).
@@ -25,48 +25,50 @@ class NotExact(Exception):
         super().__init__(f"{parameter or 'requestParameters'} {problem}")
 
 
-def exact_request(parameters: Mapping[str, Any], run_task: Shape) -> dict[str, Any]:
+def exact_request(parameters: Mapping[str, Any], run_task: StructureShape) -> dict[str, Any]:
     """The caller's request, ready to be sent: without nulls and without what is not repeated.
 
     `run_task` is the input shape of RunTask in botocore's model. Raises NotExact where the
     parameters are not one complete request of that shape.
     """
     kept = {key: value for key, value in parameters.items() if key not in NOT_REPEATED}
-    request: dict[str, Any] = exact(kept, run_task)
-    return request
+    return _exact_structure(kept, run_task, "")
 
 
 def exact(value: Any, shape: Shape, path: str = "") -> Any:
     """The value without null members, if it is one of that shape; else raises NotExact.
 
-    CloudTrail writes some absent members as null; a null in a list stands for nothing known.
+    CloudTrail may write an absent member as null; a null in a list stands for nothing known.
     """
-    kind = shape.type_name
     if isinstance(value, str) and HIDDEN in value:
         raise NotExact(path, "is hidden by CloudTrail")
-    if kind == "structure":
-        if not isinstance(value, dict):
-            raise NotExact(path, "is not an object")
-        given = {name: member for name, member in value.items() if member is not None}
-        for name in given:
-            if name not in shape.members:
-                raise NotExact(_join(path, name), "is not a parameter that RunTask is known to have")
-        for name in shape.metadata.get("required", []):
-            if name not in given:
-                raise NotExact(_join(path, name), "is missing")
-        if shape.is_tagged_union and len(given) != 1:
-            raise NotExact(path, "does not have exactly one member")
-        return {name: exact(given[name], shape.members[name], _join(path, name)) for name in given}
-    if kind == "list":
+    if isinstance(shape, StructureShape):
+        return _exact_structure(value, shape, path)
+    if isinstance(shape, ListShape):
         if not isinstance(value, list):
             raise NotExact(path, "is not a list")
         return [exact(item, shape.member, f"{path}[{i}]") for i, item in enumerate(value)]
-    if type(value) is not _SCALARS.get(kind):
-        raise NotExact(path, f"is not a {kind}")
+    if type(value) is not _SCALARS.get(shape.type_name):
+        raise NotExact(path, f"is not a {shape.type_name}")
     low = shape.metadata.get("min")
     if low is not None and (len(value) if isinstance(value, str) else value) < low:
         raise NotExact(path, f"is below the least that RunTask takes ({low})")
     return value
+
+
+def _exact_structure(value: Any, shape: StructureShape, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise NotExact(path, "is not an object")
+    given = {name: member for name, member in value.items() if member is not None}
+    for name in given:
+        if name not in shape.members:
+            raise NotExact(_join(path, name), "is not a parameter that botocore's RunTask knows")
+    for name in shape.metadata.get("required", []):
+        if name not in given:
+            raise NotExact(_join(path, name), "is missing")
+    if shape.is_tagged_union and len(given) != 1:
+        raise NotExact(path, "does not have exactly one member")
+    return {name: exact(given[name], shape.members[name], _join(path, name)) for name in given}
 
 
 def _join(path: str, name: str) -> str:

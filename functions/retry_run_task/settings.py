@@ -1,7 +1,7 @@
 """What the stack's owner chose, read once from the function's environment."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -56,29 +56,30 @@ class Settings:
 
         Both may be an ARN or a short name, and the cluster may be absent (`default`), as RunTask
         takes them. A family without a revision is covered by patterns for all its revisions only:
-        which one ECS takes is known to ECS alone. What is no name at all counts as covered, so
-        that the request's own check reports it.
+        which one ECS takes is known to ECS alone. What names nothing is not judged here: the
+        request's own check reports it.
         """
-        home = f"arn:{self.partition}:ecs:{self.region}:{self.account}"
-        if isinstance(cluster, str) or cluster is None:
-            name = cluster or "default"
-            arn = name if name.startswith("arn:") else f"{home}:cluster/{name}"
-            if not _matches(arn, self.cluster_arns):
-                return False
-        if isinstance(task_definition, str):
-            name = task_definition
-            arn = name if name.startswith("arn:") else f"{home}:task-definition/{name}"
-            family = arn.rpartition("/")[2]
-            if not _matches(arn if ":" in family else f"{arn}:*", self.task_definition_arns):
-                return False
-        return True
+        if not isinstance(task_definition, str):
+            return True
+        if ":" not in task_definition.rpartition("/")[2]:
+            task_definition += ":*"
+        if not _matches(self._arn("task-definition", task_definition), self.task_definition_arns):
+            return False
+        if not isinstance(cluster, str | None):
+            return True
+        return _matches(self._arn("cluster", cluster or "default"), self.cluster_arns)
+
+    def _arn(self, kind: str, name: str) -> str:
+        if name.startswith("arn:"):
+            return name
+        return f"arn:{self.partition}:ecs:{self.region}:{self.account}:{kind}/{name}"
 
 
-def _matches(arn: str, patterns: Iterable[str]) -> bool:
-    """IAM's ArnLike, but for its rule that a `*` does not span colons: patterns here are whole."""
+def _matches(arn: str, patterns: tuple[str, ...]) -> bool:
+    """Does one of the patterns match the whole ARN? `*` is any text and `?` any one character."""
     for pattern in patterns:
         regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-        if re.fullmatch(regex, arn):
+        if re.fullmatch(regex, arn, re.DOTALL):
             return True
     return False
 

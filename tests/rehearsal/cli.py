@@ -1,0 +1,210 @@
+"""`rehearse`: what the stack would do with an event, seen on your desk, without an AWS account."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rehearsal.ecs import CAPACITY
+from rehearsal.template import BadParameter, Stack
+from rehearsal.world import World
+
+EPILOG = """\
+examples:
+  rehearse events/launched.fargate-capacity-rule.json
+      a nightly job fails three times and is then launched
+  rehearse events/launched.fargate-capacity-rule.json --outage 10m --parameter MaxAttempts=20
+      capacity is missing for ten minutes, and the stack has another budget
+  rehearse events/launched.fargate-capacity-rule.json --duplicates
+      every event arrives twice: still one task
+  rehearse my-event.json --show-request
+      a failed call of your own account, as EventBridge or CloudTrail shows it
+
+exit status:
+  0  the job was launched
+  1  it ended as a dead letter
+  2  bad input
+  3  it was left alone: the rule does not match the event, or the job opted out
+"""
+
+
+class BadInput(Exception):
+    """One line for the person at the terminal: what is wrong, and the way out."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit status (see `rehearse --help`)."""
+    options = _parser().parse_args(argv)
+    try:
+        world = rehearse(options)
+    except (BadInput, BadParameter) as problem:
+        print(f"rehearse: {problem}", file=sys.stderr)
+        return 2
+    result = summary(world)
+    request = world.calls[-1] if world.calls and options.show_request else None
+    if options.json:
+        print(json.dumps(result | ({"request": request} if request else {}), indent=2))
+    else:
+        _print(world, result)
+        if request:
+            print("\nThe last request, as ECS received it:")
+            print(json.dumps(request, indent=2))
+    return {"LAUNCHED": 0, "OPTED_OUT": 3, "UNMATCHED": 3}.get(result["outcome"], 1)
+
+
+def rehearse(options: argparse.Namespace) -> World:
+    """Play the event to its end. Raises BadInput or BadParameter."""
+    event = read_event(options.event)
+    stack = Stack(dict(options.parameter), account=event["account"], region=event["region"])
+    start = datetime.fromisoformat(event["time"]).astimezone(UTC)
+    # The event's own call was the first to fail.
+    failures = options.failures or (1 if options.outage else 3)
+    world = World(
+        stack,
+        start,
+        duplicates=options.duplicates,
+        failures=failures - 1,
+        outage_ends=start + options.outage if options.outage else None,
+        reason=options.reason,
+    )
+    with world:
+        world.begin(event)
+        world.run()
+    return world
+
+
+def read_event(path: Path) -> dict[str, Any]:
+    """The EventBridge event in the file; raises BadInput for anything else."""
+    try:
+        event = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON: {error}") from error
+    # What TestEventPattern asks of an event.
+    required = {"detail": dict, "detail-type": str, "source": str, "account": str, "time": str}
+    for key, kind in (required | {"id": str, "region": str, "resources": list}).items():
+        if not isinstance(event, dict) or not isinstance(event.get(key), kind):
+            raise BadInput(
+                f"{path}: not an EventBridge event, {key!r} is missing: "
+                'give the whole event, from "version" to "detail", as in events/'
+            )
+    try:
+        datetime.fromisoformat(event["time"]).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise BadInput(f"{path}: not an EventBridge event, 'time' is no time") from error
+    return dict(event)
+
+
+def summary(world: World) -> dict[str, Any]:
+    """The object that `--json` prints.
+
+    `outcome` is the job's: the launch or the dead letter that the invocations came to, `FAILED`
+    where the function itself could not handle the event, `UNMATCHED` where it never saw it.
+    `runtask_calls` and `tasks` count the caller's own call.
+    """
+    outcomes = [entry["outcome"] for entry in world.outcomes]
+    launched = not world.missing
+    ends = [name for name in outcomes if name not in ("FAILED_AGAIN", "ALREADY_LAUNCHED")]
+    outcome = ends[-1] if ends else ("FAILED" if world.dead else "UNMATCHED")
+    attempts = [str(entry["attempt"]).partition("/")[0] for entry in world.outcomes]
+    return {
+        "outcome": "LAUNCHED" if launched else outcome,
+        "runtask_calls": 1 + len(world.calls),
+        "tasks": world.tasks,
+        "attempts": max((int(a) for a in attempts if a.isdecimal()), default=0),
+        "virtual_seconds": (world.now - world.start).total_seconds(),
+        "timeline": [
+            {"at": entry.moment.isoformat(), "actor": entry.actor, "text": entry.text}
+            | dict(entry.data)
+            for entry in world.timeline
+        ],
+    }
+
+
+def _print(world: World, result: dict[str, Any]) -> None:
+    print(f"{world.start:%Y-%m-%d %H:%M:%S} UTC")
+    for entry in world.timeline:
+        print(f"{_elapsed(entry.moment - world.start):>9}  {entry.actor:<11}  {entry.text}")
+    tasks = result["tasks"]
+    print(
+        f"\n{result['outcome']} after {_elapsed(world.now - world.start)[1:]}: "
+        f"{result['runtask_calls']} RunTask calls, {len(tasks)} "
+        f"{'task runs' if len(tasks) == 1 else 'tasks run'}"
+    )
+    for task in tasks:
+        print(f"  {task}")
+
+
+def _elapsed(time: timedelta) -> str:
+    seconds = int(time.total_seconds())
+    return f"+{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rehearse",
+        description=(
+            "Play an EventBridge event through template.yaml's rule, the real function and an ECS "
+            "with scarce capacity, in virtual time. Nothing leaves this machine."
+        ),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("event", type=Path, help="a JSON file with one EventBridge event")
+    parser.add_argument(
+        "--failures",
+        type=_positive,
+        metavar="N",
+        help="how many RunTask calls of the job fail, the event's own included (default 3)",
+    )
+    parser.add_argument(
+        "--outage",
+        type=_duration,
+        metavar="TIME",
+        help="how long capacity is missing from the event's own call on: 90s, 25m, 1h15m",
+    )
+    parser.add_argument(
+        "--reason", default=CAPACITY, help="the failures' reason (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--duplicates", action="store_true", help="deliver every event twice, as CloudTrail may"
+    )
+    parser.add_argument(
+        "--parameter",
+        type=_name_and_value,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the stack, as in `sam deploy --parameter-overrides`; repeatable",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument(
+        "--show-request", action="store_true", help="also print the last replayed request, whole"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _duration(text: str) -> timedelta:
+    match = re.fullmatch("(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s)?", text)
+    if not text or not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 25m or 1h15m")
+    hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value

@@ -1,0 +1,131 @@
+"""ECS with scarce capacity: moto's, and what moto leaves out.
+
+moto ignores `clientToken` and never answers with failures (aws-facts, section 6), so both are
+decided here, in front of moto's own RunTask; what is placed is placed by moto.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+from unittest import mock
+
+import boto3
+from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult
+from moto.ec2.utils import generate_instance_identity_document
+from moto.ecs.models import Task, ecs_backends
+from moto.ecs.responses import EC2ContainerServiceResponse
+
+CAPACITY = (
+    "Capacity is unavailable at this time. "
+    "Please try again later or in a different availability zone"
+)
+
+# (parameters, response or None, (error code, message) or None)
+OnCall = Callable[[Mapping[str, Any], Mapping[str, Any] | None, tuple[str, str] | None], None]
+
+
+class ConflictException(ServiceException):
+    """As ECS raises it for a client token that was used with other parameters."""
+
+    code = "ConflictException"
+
+    def __init__(self, resource_ids: list[str]) -> None:
+        super().__init__("The client token was used with other parameters.")
+        self.resource_ids = resource_ids
+
+
+@dataclass
+class ScarceEcs:
+    """`failures` further calls fail, and all calls do until `outage_ends`; every other is placed.
+
+    `binds_failures`: whether a call that placed nothing uses up its token. What AWS does is not
+    documented (aws-facts, section 6), so both worlds can be rehearsed.
+    """
+
+    account: str
+    region: str
+    on_call: OnCall
+    now: Callable[[], datetime]
+    failures: int = 0
+    outage_ends: datetime | None = None
+    reason: str = CAPACITY
+    binds_failures: bool = True
+    tokens: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = field(
+        default_factory=dict
+    )
+
+    @contextmanager
+    def in_place_of_motos(self) -> Iterator[None]:
+        """To be used inside moto's mock_aws: RunTask is answered by this object meanwhile."""
+        placed_by_moto = EC2ContainerServiceResponse.run_task
+
+        def run_task(response: EC2ContainerServiceResponse) -> ActionResult:
+            parameters: dict[str, Any] = json.loads(response.body)
+            self._make_room(parameters)
+            return ActionResult(self.answer(parameters, lambda: placed_by_moto(response)))
+
+        with mock.patch.object(EC2ContainerServiceResponse, "run_task", run_task):
+            yield
+
+    def answer(
+        self, parameters: Mapping[str, Any], place: Callable[[], ActionResult]
+    ) -> dict[str, Any]:
+        """RunTask's response; raises ConflictException."""
+        token = (parameters.get("cluster", "default"), parameters["clientToken"])
+        known = self.tokens.get(token)
+        if known is not None:
+            before, response = known
+            if before != parameters:
+                tasks = [task["taskArn"] for task in response["tasks"]]
+                conflict = ConflictException(tasks)
+                self.on_call(parameters, None, ("ConflictException", str(conflict)))
+                raise conflict
+        elif self._is_scarce():
+            response = {"tasks": [], "failures": [{"reason": self.reason}]}
+        else:
+            placed = cast("dict[str, list[Task]]", place().result)
+            tasks = [{"taskArn": task.task_arn} for task in placed["tasks"]]
+            response = {"tasks": tasks, "failures": []}
+        if response["tasks"] or self.binds_failures:
+            self.tokens[token] = (dict(parameters), response)
+        self.on_call(parameters, response, None)
+        return response
+
+    def running(self) -> list[str]:
+        """The ARNs of all tasks that were placed."""
+        clusters: Mapping[str, Any] = ecs_backends[self.account][self.region].tasks
+        return [arn for tasks in clusters.values() for arn in tasks]
+
+    def _is_scarce(self) -> bool:
+        if self.failures > 0:
+            self.failures -= 1
+            return True
+        return self.outage_ends is not None and self.now() < self.outage_ends
+
+    def _make_room(self, parameters: Mapping[str, Any]) -> None:
+        """The cluster, task definition and container instance that moto wants to see."""
+        backend = ecs_backends[self.account][self.region]
+        cluster = parameters.get("cluster", "default").rpartition("/")[2]
+        if cluster not in backend.clusters:
+            backend.create_cluster(cluster)
+            if parameters.get("launchType", "EC2") == "EC2":
+                self._add_instance(cluster)
+        family, _, revision = parameters["taskDefinition"].rpartition("/")[2].partition(":")
+        if family not in backend.task_definitions:
+            container = {"name": "main", "image": "main", "cpu": 1, "memory": 1}
+            definition = backend.register_task_definition(family, [container])
+            definition.revision = int(revision or 1)
+            backend.task_definitions[family] = {definition.revision: definition}
+
+    def _add_instance(self, cluster: str) -> None:
+        ec2 = boto3.resource("ec2", region_name=self.region)
+        image = boto3.client("ec2", region_name=self.region).describe_images()["Images"][0]
+        (instance,) = ec2.create_instances(ImageId=image["ImageId"], MinCount=1, MaxCount=1)
+        boto3.client("ecs", region_name=self.region).register_container_instance(
+            cluster=cluster,
+            instanceIdentityDocument=json.dumps(generate_instance_identity_document(instance)),
+        )
