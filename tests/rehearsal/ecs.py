@@ -43,7 +43,8 @@ class ScarceEcs:
     """`failures` further calls fail, and all calls do until `outage_ends`; every other is placed.
 
     `binds_failures`: whether a call that placed nothing uses up its token. What AWS does is not
-    documented (aws-facts, section 6), so both worlds can be rehearsed.
+    documented (aws-facts, section 6), so both worlds can be rehearsed. `tasks` are the ARNs of all
+    that was placed.
     """
 
     account: str
@@ -54,6 +55,7 @@ class ScarceEcs:
     outage_ends: datetime | None = None
     reason: str = CAPACITY
     binds_failures: bool = True
+    tasks: list[str] = field(default_factory=list)
     tokens: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = field(
         default_factory=dict
     )
@@ -90,15 +92,11 @@ class ScarceEcs:
             placed = cast("dict[str, list[Task]]", place().result)
             tasks = [{"taskArn": task.task_arn} for task in placed["tasks"]]
             response = {"tasks": tasks, "failures": []}
+            self.tasks += [task["taskArn"] for task in tasks]
         if response["tasks"] or self.binds_failures:
             self.tokens[token] = (dict(parameters), response)
         self.on_call(parameters, response, None)
         return response
-
-    def running(self) -> list[str]:
-        """The ARNs of all tasks that were placed."""
-        clusters: Mapping[str, Any] = ecs_backends[self.account][self.region].tasks
-        return [arn for tasks in clusters.values() for arn in tasks]
 
     def _is_scarce(self) -> bool:
         if self.failures > 0:

@@ -7,9 +7,9 @@ hook, the same client asks AWS.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -36,7 +36,7 @@ def _events() -> "EventBridgeClient":
         # Not an address of AWS, so that moto lets it pass where it is at work as well.
         endpoint_url="http://ministack.invalid",
     )
-    client.meta.events.register("before-send.events.*", _answer)
+    client.meta.events.register("before-send.events.*", cast("Callable[..., None]", _answer))
     return client
 
 

@@ -4,12 +4,13 @@ import contextlib
 import heapq
 import io
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 from unittest import mock
 
 import time_machine
@@ -108,7 +109,7 @@ class World:
     @property
     def tasks(self) -> list[str]:
         """The ARNs of all tasks that run, the caller's own included."""
-        return self._placed + self.ecs.running()
+        return self._placed + self.ecs.tasks
 
     @property
     def missing(self) -> int:
@@ -157,7 +158,7 @@ class World:
         context._invoked_function_arn = self.stack.function_arn
         context._aws_request_id = str(uuid.UUID(int=self._counter))
         for stream in function.logger.handlers:
-            stream.setStream(self.logs)
+            cast("logging.StreamHandler[io.StringIO]", stream).setStream(self.logs)
         with contextlib.redirect_stdout(self.logs):
             answer = function.handler(payload, context)
         # Lambda answers in JSON.
@@ -197,8 +198,9 @@ def _answer(parameters: Mapping[str, Any], response: Mapping[str, Any], error: s
     placed, failures = len(response.get("tasks") or []), response.get("failures") or []
     if not failures:
         return f"{placed} placed"
-    reasons = "; ".join(dict.fromkeys(str(failure.get("reason")) for failure in failures))
-    return f"HTTP 200, {placed} of {parameters.get('count') or 1} placed: {reasons}"
+    # The first sentence of each reason, once.
+    reasons = dict.fromkeys(str(f.get("reason")).partition(". ")[0] for f in failures)
+    return f"HTTP 200, {placed} of {parameters.get('count') or 1} placed: {'; '.join(reasons)}"
 
 
 def _attempt(parameters: Mapping[str, Any]) -> str:
@@ -208,7 +210,10 @@ def _attempt(parameters: Mapping[str, Any]) -> str:
 
 def _sentence(outcome: Mapping[str, Any]) -> str:
     words = f"{outcome['outcome']}, attempt {outcome['attempt']}"
-    return f"{words}: {outcome['detail']}" if "detail" in outcome else words
+    # What ECS answered to this attempt is the line above.
+    if "detail" not in outcome or outcome["outcome"] == "FAILED_AGAIN":
+        return words
+    return f"{words}: {outcome['detail']}"
 
 
 def _object(value: object) -> Mapping[str, Any]:
