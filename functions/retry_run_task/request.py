@@ -49,7 +49,7 @@ def exact(value: Any, shape: Shape, path: str = "") -> Any:
             raise NotExact(path, "is not a list")
         return [exact(item, shape.member, f"{path}[{i}]") for i, item in enumerate(value)]
     if type(value) is not _SCALARS.get(shape.type_name):
-        raise NotExact(path, f"is not a {shape.type_name}")
+        raise NotExact(path, f"is not of type {shape.type_name}")
     low = shape.metadata.get("min")
     if low is not None and (len(value) if isinstance(value, str) else value) < low:
         raise NotExact(path, f"is below the least that RunTask takes ({low})")

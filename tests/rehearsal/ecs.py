@@ -13,9 +13,9 @@ from typing import Any, cast
 from unittest import mock
 
 import boto3
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult
 from moto.ec2.utils import generate_instance_identity_document
+from moto.ecs.exceptions import ECSException
 from moto.ecs.models import Task, ecs_backends
 from moto.ecs.responses import EC2ContainerServiceResponse
 
@@ -28,7 +28,7 @@ CAPACITY = (
 OnCall = Callable[[Mapping[str, Any], Mapping[str, Any] | None, tuple[str, str] | None], None]
 
 
-class ConflictException(ServiceException):
+class ConflictException(ECSException):
     """As ECS raises it for a client token that was used with other parameters."""
 
     code = "ConflictException"
@@ -42,6 +42,8 @@ class ConflictException(ServiceException):
 class ScarceEcs:
     """`failures` further calls fail, and all calls do until `outage_ends`; every other is placed.
 
+    `at_most` is how many tasks one call can place. `errors` are raised first, one a call.
+
     `binds_failures`: whether a call that placed nothing uses up its token. What AWS does is not
     documented (aws-facts, section 6), so both worlds can be rehearsed. `tasks` are the ARNs of all
     that was placed.
@@ -54,6 +56,8 @@ class ScarceEcs:
     failures: int = 0
     outage_ends: datetime | None = None
     reason: str = CAPACITY
+    at_most: int = 10
+    errors: list[ECSException] = field(default_factory=list)
     binds_failures: bool = True
     tasks: list[str] = field(default_factory=list)
     tokens: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = field(
@@ -67,16 +71,25 @@ class ScarceEcs:
 
         def run_task(response: EC2ContainerServiceResponse) -> ActionResult:
             parameters: dict[str, Any] = json.loads(response.body)
-            self._make_room(parameters)
-            return ActionResult(self.answer(parameters, lambda: placed_by_moto(response)))
+
+            def place(count: int) -> ActionResult:
+                self._make_room(parameters)
+                response.params["count"] = count
+                return placed_by_moto(response)
+
+            return ActionResult(self.answer(parameters, place))
 
         with mock.patch.object(EC2ContainerServiceResponse, "run_task", run_task):
             yield
 
     def answer(
-        self, parameters: Mapping[str, Any], place: Callable[[], ActionResult]
+        self, parameters: Mapping[str, Any], place: Callable[[int], ActionResult]
     ) -> dict[str, Any]:
-        """RunTask's response; raises ConflictException."""
+        """RunTask's response; raises what is due in `errors`, and ConflictException."""
+        if self.errors:
+            error = self.errors.pop(0)
+            self.on_call(parameters, None, (error.code, error.message))
+            raise error
         token = (parameters.get("cluster", "default"), parameters["clientToken"])
         known = self.tokens.get(token)
         if known is not None:
@@ -84,14 +97,16 @@ class ScarceEcs:
             if before != parameters:
                 tasks = [task["taskArn"] for task in response["tasks"]]
                 conflict = ConflictException(tasks)
-                self.on_call(parameters, None, ("ConflictException", str(conflict)))
+                self.on_call(parameters, None, (conflict.code, conflict.message))
                 raise conflict
         elif self._is_scarce():
             response = {"tasks": [], "failures": [{"reason": self.reason}]}
         else:
-            placed = cast("dict[str, list[Task]]", place().result)
+            asked = parameters.get("count", 1)
+            count = min(asked, self.at_most)
+            placed = cast("dict[str, list[Task]]", place(count).result)
             tasks = [{"taskArn": task.task_arn} for task in placed["tasks"]]
-            response = {"tasks": tasks, "failures": []}
+            response = {"tasks": tasks, "failures": [{"reason": self.reason}] * (asked - count)}
             self.tasks += [task["taskArn"] for task in tasks]
         if response["tasks"] or self.binds_failures:
             self.tokens[token] = (dict(parameters), response)

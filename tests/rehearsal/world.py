@@ -16,6 +16,7 @@ from unittest import mock
 import time_machine
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from moto import mock_aws
+from moto.moto_api._internal import mock_random
 
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.ecs import ScarceEcs
@@ -74,10 +75,13 @@ class World:
 
     def __enter__(self) -> Self:
         enter = self._exit.enter_context
-        secrets = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-        enter(mock.patch.dict(os.environ, self.stack.environment | secrets, clear=True))
+        no_one = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+        enter(mock.patch.dict(os.environ, no_one))
+        self.deploy(self.stack)
         self._clock = enter(time_machine.travel(self.now, tick=False))
+        enter(mock.patch("time.sleep", self._sleep))
         enter(mock_aws())
+        mock_random.seed(0)  # the same tasks' ids in every run
         enter(self.ecs.in_place_of_motos())
         function.ecs_client.cache_clear()
         self._exit.callback(function.ecs_client.cache_clear)
@@ -93,6 +97,11 @@ class World:
             self.now = max(self.now, moment)
             self._clock.move_to(self.now)
             action()
+
+    def deploy(self, stack: Stack) -> None:
+        """The stack from now on: the same one with other parameters."""
+        self.stack = stack
+        os.environ.update(stack.environment)
 
     def begin(self, event: Mapping[str, Any]) -> None:
         """A caller's RunTask call has happened, and this is the event of it."""
@@ -125,6 +134,11 @@ class World:
     def tell(self, actor: str, text: str, **data: Any) -> None:
         self.timeline.append(Entry(self.now, actor, text, data))
 
+    def _sleep(self, seconds: float) -> None:
+        """botocore's waits between its own tries."""
+        self.now += timedelta(seconds=seconds)
+        self._clock.move_to(self.now)
+
     def _at(self, moment: datetime, action: Callable[[], None]) -> None:
         self._counter += 1
         heapq.heappush(self._due, (moment, self._counter, action))
@@ -138,7 +152,7 @@ class World:
 
     def _invoke(self, payload: Mapping[str, Any], retries: tuple[timedelta, ...]) -> None:
         try:
-            outcome = self._call_handler(json.loads(json.dumps(payload)))
+            outcome = self.call_handler(json.loads(json.dumps(payload)))
         except Exception as error:  # noqa: BLE001 - Lambda catches whatever a handler raises
             message = f"{type(error).__name__}: {error}"
             self.tell("Lambda", f"the function failed: {message}", error=message)
@@ -151,7 +165,7 @@ class World:
         self.outcomes.append(outcome)
         self.tell("Lambda", _sentence(outcome), **outcome)
 
-    def _call_handler(self, payload: dict[str, Any]) -> dict[str, Any]:
+    def call_handler(self, payload: dict[str, Any]) -> dict[str, Any]:
         context = LambdaContext()
         context._function_name = self.stack.function_name
         context._memory_limit_in_mb = int(self.stack.function["MemorySize"])

@@ -1,0 +1,312 @@
+"""Decide: every guard, from a real event changed in one thing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.model import ShapeResolver, StructureShape
+
+from conftest import NOW
+from rehearsal import EVENT_NAMES, load_event
+from rehearsal.template import Stack
+from retry_run_task.decision import Chain, Decision, Launch, Outcome, Stop, decide
+from retry_run_task.failed_call import FailedCall, read_failed_call
+from retry_run_task.request import NotExact, exact
+from retry_run_task.settings import Settings
+
+SINCE = datetime(2026, 11, 23, 0, 0, 4, tzinfo=UTC)
+FARGATE = "launched.fargate-capacity-rule"
+SECOND = "launched.second-attempt"
+
+# Any, because each test says itself which kind of decision it expects.
+Decide = Callable[..., Any]
+
+
+@pytest.fixture
+def decided(settings: Settings, run_task: StructureShape) -> Decide:
+    def decide_event(name: str, settings: Settings = settings, **changes: Any) -> Decision:
+        call = read_failed_call(load_event(name), settings.account, settings.region)
+        return decide(replace(call, **changes), settings, NOW, run_task)
+
+    return decide_event
+
+
+def parameters(name: str, **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = load_event(name)["detail"]["requestParameters"]
+    return given | changes
+
+
+def tagged(name: str, **tags: str | None) -> dict[str, Any]:
+    """The event's parameters with tags of ours set, or removed by None."""
+    ours = {f"retry-run-task:{key.replace('_', '-')}": value for key, value in tags.items()}
+    kept = [tag for tag in parameters(name)["tags"] if tag["key"] not in ours]
+    added = [{"key": key, "value": value} for key, value in ours.items() if value is not None]
+    return parameters(name, tags=kept + added)
+
+
+def tags_of(request: Any) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in request["tags"]}
+
+
+@pytest.mark.parametrize("name", [name for name in EVENT_NAMES if not name.startswith("unmatched")])
+def test_each_event_file_is_named_for_its_verdict(name: str, decided: Decide) -> None:
+    decision = decided(name)
+    verdict = "launched" if isinstance(decision, Launch) else decision.outcome.lower()
+    assert verdict.replace("_", "-") == name.partition(".")[0]
+
+
+def test_the_first_attempt_is_the_callers_request_with_our_tags_and_token(decided: Decide) -> None:
+    decision = decided(FARGATE)
+    origin = load_event(FARGATE)["detail"]["eventID"]
+    assert decision == Launch(
+        Chain(origin, SINCE, 1, 10),
+        parameters(FARGATE)
+        | {
+            "tags": [
+                {"key": "team", "value": "finance"},
+                {"key": "retry-run-task:attempt", "value": "1/10"},
+                {"key": "retry-run-task:origin", "value": origin},
+                {"key": "retry-run-task:since", "value": "2026-11-23T00:00:04Z"},
+            ],
+            "clientToken": f"{origin}-1",
+        },
+    )
+
+
+def test_the_next_attempt_counts_on_under_the_same_origin(decided: Decide) -> None:
+    origin = load_event(FARGATE)["detail"]["eventID"]
+    decision = decided(SECOND)
+    assert isinstance(decision, Launch)
+    assert decision.chain == Chain(origin, SINCE, 2, 10)
+    assert decision.request["clientToken"] == f"{origin}-2"
+    assert tags_of(decision.request) == {
+        "team": "finance",
+        "retry-run-task:attempt": "2/10",
+        "retry-run-task:origin": origin,
+        "retry-run-task:since": "2026-11-23T00:00:04Z",
+    }
+
+
+def test_the_callers_token_reference_and_aws_tags_are_not_sent_again(decided: Decide) -> None:
+    by_sdk = decided("launched.fargate-capacity-sdk-client-token")
+    assert "referenceId" not in by_sdk.request
+    assert by_sdk.request["clientToken"] != "c5a1f7e0-7b1f-4b62-8a58-3f1f0e9b2d11"
+    assert "aws:events:rule-arn" not in tags_of(decided("launched.aws-tags").request)
+
+
+def test_absent_parameters_written_as_null_stay_absent(decided: Decide) -> None:
+    request = decided("launched.fargate-spot-capacity-provider").request
+    assert "cluster" not in request
+    assert request["placementStrategy"] == []
+
+
+@pytest.mark.parametrize(("tag", "end"), [("1", 1), ("20", 20), ("100", 100)])
+def test_the_jobs_own_budget_wins_over_the_stacks(tag: str, end: int, decided: Decide) -> None:
+    decision = decided(FARGATE, parameters=tagged(FARGATE, max_attempts=tag))
+    assert (decision.chain.end, decision.detail) == (end, "")
+
+
+@pytest.mark.parametrize("tag", ["", "many", "-1", "101", "1e1", " 5", "\u0665"])
+def test_an_unreadable_budget_is_reported_and_the_stacks_own_counts(
+    tag: str, decided: Decide
+) -> None:
+    decision = decided(FARGATE, parameters=tagged(FARGATE, max_attempts=tag))
+    assert isinstance(decision, Launch)
+    assert decision.chain.end == 10
+    assert "retry-run-task:max-attempts is not a whole number" in decision.detail
+
+
+def test_the_budget_of_a_running_chain_is_the_one_it_started_with(
+    decided: Decide, settings: Settings
+) -> None:
+    decision = decided(SECOND, settings=replace(settings, max_attempts=1))
+    assert decision.chain.counter == "2/10"
+
+
+@pytest.mark.parametrize("counter", ["10/10", "11/10"])
+def test_a_chain_ends_with_its_budget(counter: str, decided: Decide) -> None:
+    decision = decided(SECOND, parameters=tagged(SECOND, attempt=counter))
+    assert (decision.outcome, decision.chain.counter) == (Outcome.EXHAUSTED, counter)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"attempt": None},
+        {"attempt": ""},
+        {"attempt": "1"},
+        {"attempt": "0/10"},
+        {"attempt": "01/10"},
+        {"attempt": "-1/10"},
+        {"attempt": "1/10/10"},
+        {"attempt": "\u0661/10"},
+        {"origin": None},
+        {"origin": ""},
+        {"origin": "a b"},
+        {"origin": "x" * 51},
+        {"since": None},
+        {"since": "yesterday"},
+    ],
+)
+def test_a_counter_that_can_not_be_read_stops_the_chain(
+    tags: dict[str, str | None], decided: Decide
+) -> None:
+    decision = decided(SECOND, parameters=tagged(SECOND, **tags))
+    assert decision.outcome is Outcome.NOT_REPLAYABLE
+    assert f"tags[retry-run-task:{next(iter(tags))}]" in decision.detail
+    assert decision.chain.counter == "unknown/10"
+
+
+def test_two_counters_are_as_good_as_none(decided: Decide) -> None:
+    twice = parameters(SECOND)
+    twice["tags"] = twice["tags"] + [{"key": "retry-run-task:attempt", "value": "1/10"}]
+    assert decided(SECOND, parameters=twice).outcome is Outcome.NOT_REPLAYABLE
+
+
+def test_a_call_of_our_own_without_a_counter_stops_the_chain(decided: Decide) -> None:
+    decision = decided("not-replayable.own-call-without-counter")
+    assert decision.outcome is Outcome.NOT_REPLAYABLE
+    assert "tags[retry-run-task:attempt] is missing from a call of this function" in decision.detail
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "ATTRIBUTE",
+        "LOCATION",
+        "MISSING",
+        "INACTIVE",
+        "The requested CPU configuration is above your limit",
+        "The requested MEMORY configuration is above your limit",
+    ],
+)
+def test_permanent_reasons_are_not_retried_unless_another_one_may_pass(
+    reason: str, decided: Decide
+) -> None:
+    assert decided(FARGATE, reasons=(reason,)).outcome is Outcome.NOT_RETRYABLE
+    assert isinstance(decided(FARGATE, reasons=(reason, "RESOURCE:CPU")), Launch)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"overrides": "HIDDEN_DUE_TO_SECURITY_REASONS"}, "overrides is hidden by CloudTrail"),
+        ({"group": "HIDDEN_DUE_TO_SECURITY_REASONS"}, "group is hidden by CloudTrail"),
+        ({"taskDefinition": None}, "taskDefinition is missing"),
+        ({"omitted": True}, "omitted is not a parameter that botocore's RunTask knows"),
+        ({"a secret": 1}, "a member with an odd name is not a parameter"),
+        ({"count": "1"}, "count is not of type integer"),
+        ({"count": True}, "count is not of type integer"),
+        ({"count": 1.0}, "count is not of type integer"),
+        ({"enableExecuteCommand": 0}, "enableExecuteCommand is not of type boolean"),
+        ({"cluster": ["jobs"]}, "cluster is not of type string"),
+        ({"networkConfiguration": []}, "networkConfiguration is not an object"),
+        ({"placementStrategy": {}}, "placementStrategy is not a list"),
+        ({"placementConstraints": [None]}, "placementConstraints[0] is not an object"),
+        ({"tags": "team=finance"}, "tags is not a list"),
+        ({"tags": [{"key": "team", "value": 7}]}, "tags[0].value is not of type string"),
+        ({"tags": [{"key": "", "value": "x"}]}, "tags[0].key is below the least"),
+        (
+            {"capacityProviderStrategy": [{"weight": 1}]},
+            "capacityProviderStrategy[0].capacityProvider is missing",
+        ),
+        (
+            {"capacityProviderStrategy": [{"capacityProvider": "FARGATE", "weight": -1}]},
+            "capacityProviderStrategy[0].weight is below the least",
+        ),
+        (
+            {"overrides": {"containerOverrides": [{"command": ["echo", 1]}]}},
+            "overrides.containerOverrides[0].command[1] is not of type string",
+        ),
+    ],
+)
+def test_a_request_that_can_not_be_repeated_exactly_is_not_repeated(
+    change: dict[str, Any], problem: str, decided: Decide
+) -> None:
+    decision = decided(FARGATE, parameters=parameters(FARGATE, **change))
+    assert decision.outcome is Outcome.NOT_REPLAYABLE
+    assert problem in decision.detail
+
+
+def test_a_union_has_exactly_one_member() -> None:
+    # RunTask's newest members hold one, but Lambda's botocore may be older than they are.
+    members = {"a": {"shape": "S"}, "b": {"shape": "S"}}
+    shapes: Any = {"U": {"type": "structure", "union": True, "members": members}}
+    union = ShapeResolver(shapes | {"S": {"type": "string"}}).get_shape_by_name("U")
+    assert exact({"a": "x", "b": None}, union) == {"a": "x"}
+    for value in ({}, {"a": "x", "b": "y"}):
+        with pytest.raises(NotExact, match="does not have exactly one member"):
+            exact(value, union)
+
+
+def test_the_refusal_names_the_parameter_and_never_its_value(decided: Decide) -> None:
+    secret = {"overrides": {"containerOverrides": [{"command": "hunter2"}]}}
+    decision = decided(FARGATE, parameters=parameters(FARGATE, **secret))
+    assert "overrides.containerOverrides[0].command is not a list" in decision.detail
+    assert "hunter2" not in decision.detail
+
+
+def test_our_tags_need_room(decided: Decide) -> None:
+    assert len(decided("launched.47-user-tags").request["tags"]) == 50
+    assert "tags has no room for 3 more" in decided("not-replayable.48-user-tags").detail
+
+
+def test_a_chain_of_ours_asks_for_the_missing_tasks_only(decided: Decide) -> None:
+    decision = decided("launched.partial-placement-of-our-own")
+    assert (decision.request["count"], decision.chain.counter) == (2, "2/10")
+
+
+def test_a_callers_partly_placed_call_is_left_alone_unless_the_stack_says_otherwise(
+    decided: Decide, settings: Settings
+) -> None:
+    name = "unmatched.partial-placement"
+    assert decided(name).outcome is Outcome.OPTED_OUT
+    decision = decided(name, settings=replace(settings, retry_partial_failures=True))
+    assert (decision.request["count"], decision.chain.counter) == (2, "1/10")
+
+
+def test_nothing_is_asked_for_where_nothing_is_missing(decided: Decide) -> None:
+    decision = decided("launched.partial-placement-of-our-own", placed=5)
+    assert decision.outcome is Outcome.ALREADY_LAUNCHED
+
+
+def test_a_replay_extends_the_budget_and_restarts_the_age(decided: Decide) -> None:
+    decision = decided("exhausted.last-attempt", replay_name="monday")
+    origin = load_event("exhausted.last-attempt")["detail"]["requestParameters"]["tags"][2]["value"]
+    assert decision.chain == Chain(origin, NOW, 11, 20)
+    assert tags_of(decision.request)["retry-run-task:since"] == "2026-11-23T00:01:30Z"
+
+
+def test_a_replay_gives_the_jobs_own_budget_where_it_has_one(decided: Decide) -> None:
+    call = tagged("exhausted.last-attempt", max_attempts="5")
+    decision = decided("exhausted.last-attempt", parameters=call, replay_name="monday")
+    assert decision.chain.counter == "11/15"
+
+
+def test_a_replayed_first_call_starts_its_chain(decided: Decide) -> None:
+    assert decided(FARGATE, replay_name="monday").chain.counter == "1/10"
+
+
+def test_a_call_outside_of_what_the_stack_was_narrowed_to_is_left_alone(decided: Decide) -> None:
+    narrow = Stack({"ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/other"})
+    decision = decided(FARGATE, settings=Settings.read(narrow.environment, narrow.function_arn))
+    assert isinstance(decision, Stop)
+    assert decision.outcome is Outcome.OPTED_OUT
+
+
+def test_a_request_that_was_omitted_is_reported_even_by_a_narrowed_stack(decided: Decide) -> None:
+    narrow = Stack({"ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/other"})
+    decision = decided(
+        "not-replayable.omitted-parameters",
+        settings=Settings.read(narrow.environment, narrow.function_arn),
+    )
+    assert decision.outcome is Outcome.NOT_REPLAYABLE
+
+
+def test_deciding_twice_gives_the_same_request(
+    settings: Settings, run_task: StructureShape
+) -> None:
+    call: FailedCall = read_failed_call(load_event(FARGATE), settings.account, settings.region)
+    assert decide(call, settings, NOW, run_task) == decide(call, settings, NOW, run_task)

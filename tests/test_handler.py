@@ -1,0 +1,206 @@
+"""The handler against moto's ECS with scarce capacity: what it asks, answers, logs and measures."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from moto.ecs.exceptions import ECSException
+
+from conftest import NOW
+from rehearsal import load_event
+from rehearsal.template import Stack
+from rehearsal.world import World
+from retry_run_task import handler as function
+from retry_run_task.failed_call import NotAFailedCall
+from retry_run_task.launch import CLIENT_CONFIG, NoReason
+
+FARGATE = "launched.fargate-capacity-rule"
+ORIGIN = load_event(FARGATE)["detail"]["eventID"]
+CAPACITY = load_event(FARGATE)["detail"]["responseElements"]["failures"][0]["reason"]
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World(Stack(), NOW) as world:
+        yield world
+
+
+def log_lines(world: World) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in world.logs.getvalue().splitlines()]
+
+
+def test_a_launch_is_told_with_everything_that_an_operator_asks_for(world: World) -> None:
+    outcome = world.call_handler(load_event(FARGATE))
+    assert outcome == {
+        "outcome": "LAUNCHED",
+        "origin": ORIGIN,
+        "attempt": "1/10",
+        "since": "2026-11-23T00:00:04Z",
+        "cluster": "arn:aws:ecs:eu-west-1:123456789012:cluster/jobs",
+        "taskDefinition": "arn:aws:ecs:eu-west-1:123456789012:task-definition/nightly-report:42",
+        "reasons": [CAPACITY],
+        "tasks": world.ecs.tasks,
+    }
+    assert len(world.ecs.tasks) == 1
+
+
+def test_a_launched_task_has_the_callers_overrides_and_our_tags(world: World) -> None:
+    world.call_handler(load_event(FARGATE))
+    ecs = function.ecs_client()
+    (task,) = ecs.describe_tasks(cluster="jobs", tasks=world.ecs.tasks, include=["TAGS"])["tasks"]
+    asked = load_event(FARGATE)["detail"]["requestParameters"]
+    assert task["overrides"] == asked["overrides"]
+    assert task["startedBy"] == asked["startedBy"]
+    assert {tag["key"]: tag["value"] for tag in task["tags"]} == {
+        "team": "finance",
+        "retry-run-task:attempt": "1/10",
+        "retry-run-task:origin": ORIGIN,
+        "retry-run-task:since": "2026-11-23T00:00:04Z",
+    }
+
+
+def test_a_failure_is_told_with_the_reasons_of_both_calls(world: World) -> None:
+    world.ecs.failures, world.ecs.reason = 1, "RESOURCE:CPU"
+    outcome = world.call_handler(load_event(FARGATE))
+    assert (outcome["outcome"], outcome["attempt"]) == ("FAILED_AGAIN", "1/10")
+    assert (outcome["reasons"], outcome["tasks"]) == ([CAPACITY], [])
+    assert outcome["detail"] == "ECS answered: RESOURCE:CPU."
+
+
+def test_a_dead_letter_is_told_without_asking_ecs(world: World) -> None:
+    outcome = world.call_handler(load_event("exhausted.last-attempt"))
+    assert (outcome["outcome"], outcome["attempt"]) == ("EXHAUSTED", "10/10")
+    assert outcome["detail"] == "All 10 attempts failed."
+    assert world.calls == []
+
+
+def test_the_same_event_twice_starts_one_task(world: World) -> None:
+    first = world.call_handler(load_event(FARGATE))
+    second = world.call_handler(load_event(FARGATE))
+    assert first == second
+    assert len(world.ecs.tasks) == 1
+
+
+def test_a_token_that_is_bound_to_tasks_means_already_launched(world: World) -> None:
+    launched = world.call_handler(load_event(FARGATE))
+    world.deploy(Stack({"MaxAttempts": "20"}))  # another tag, so another request
+    outcome = world.call_handler(load_event(FARGATE))
+    assert (outcome["outcome"], outcome["tasks"]) == ("ALREADY_LAUNCHED", launched["tasks"])
+    assert world.ecs.tasks == launched["tasks"]
+
+
+def test_a_token_that_is_spent_on_a_failure_leads_to_the_next_attempt(world: World) -> None:
+    world.ecs.failures = 1
+    world.call_handler(load_event(FARGATE))
+    world.deploy(Stack({"MaxAttempts": "20"}))
+    outcome = world.call_handler(load_event(FARGATE))
+    assert (outcome["outcome"], outcome["attempt"]) == ("LAUNCHED", "2/20")
+
+
+def test_spent_tokens_use_up_the_budget_like_any_attempt(world: World) -> None:
+    world.ecs.failures = 99
+    world.begin(load_event(FARGATE))
+    world.run()
+    world.deploy(Stack({"MaxAttempts": "9"}))
+    outcome = world.call_handler(load_event(FARGATE))
+    assert (outcome["outcome"], outcome["attempt"]) == ("EXHAUSTED", "9/9")
+    assert world.ecs.tasks == []
+
+
+def test_a_partly_placed_attempt_is_continued_until_every_task_runs() -> None:
+    event = load_event("unmatched.partial-placement")
+    event["detail"]["responseElements"]["tasks"] = []
+    with World(Stack(), NOW, at_most=2) as world:
+        world.begin(event)
+        world.run()
+    assert [call["count"] for call in world.calls] == [5, 3, 1]
+    assert [outcome["outcome"] for outcome in world.outcomes] == [
+        "FAILED_AGAIN",
+        "FAILED_AGAIN",
+        "LAUNCHED",
+    ]
+    assert (len(world.tasks), world.missing) == (5, 0)
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ClusterNotFoundException"])
+def test_what_ecs_rejects_escapes(code: str, world: World) -> None:
+    world.ecs.errors = [ECSException(code, "no")]
+    with pytest.raises(ClientError, match=code):
+        world.call_handler(load_event(FARGATE))
+
+
+def test_a_throttled_call_is_tried_again_with_the_same_token(world: World) -> None:
+    world.ecs.errors = [ECSException("ThrottlingException", "Rate exceeded")]
+    assert world.call_handler(load_event(FARGATE))["outcome"] == "LAUNCHED"
+    assert len({call["clientToken"] for call in world.calls}) == 1
+
+
+def test_lambda_tries_three_times_and_then_the_event_is_a_dead_letter(world: World) -> None:
+    world.ecs.errors = [ECSException("AccessDeniedException", "no")] * 3
+    world.begin(load_event(FARGATE))
+    world.run()
+    assert world.outcomes == []
+    assert [letter["requestPayload"] for letter in world.dead] == [load_event(FARGATE)]
+
+
+def test_an_answer_without_tasks_and_reasons_is_an_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.ecs, "answer", lambda *_: {"tasks": [], "failures": []})
+    with pytest.raises(NoReason):
+        world.call_handler(load_event(FARGATE))
+
+
+def test_one_log_line_tells_the_outcome_under_the_origin(world: World) -> None:
+    outcome = world.call_handler(load_event(FARGATE))
+    line, _metrics = log_lines(world)
+    assert {key: line[key] for key in outcome} == outcome
+    assert line["correlation_id"] == ORIGIN
+
+
+def test_no_value_of_the_users_request_is_logged(world: World) -> None:
+    for name in (FARGATE, "launched.ec2-mixed-reasons", "not-replayable.hidden-environment"):
+        world.call_handler(load_event(name))
+    for value in ("yesterday", "finance", "subnet-", "attribute:ecs.instance-type"):
+        assert value not in world.logs.getvalue()
+
+
+def test_each_outcome_is_a_metric_and_a_launch_tells_how_long_it_took(world: World) -> None:
+    world.call_handler(load_event(FARGATE))
+    world.call_handler(load_event("exhausted.last-attempt"))
+    launched, exhausted = (line for line in log_lines(world) if "_aws" in line)
+    assert (launched["LAUNCHED"], launched["SecondsToLaunch"]) == ([1.0], [86.0])
+    assert exhausted["EXHAUSTED"] == [1.0]
+    assert "SecondsToLaunch" not in exhausted
+    for line in (launched, exhausted):
+        (metrics,) = line["_aws"]["CloudWatchMetrics"]
+        assert metrics["Namespace"] == "RetryRunTask"
+        assert metrics["Dimensions"] == [["FunctionName", "service"]]
+        assert line["FunctionName"] == world.stack.function_name
+
+
+def test_a_payload_that_is_no_failed_call_asks_nothing(world: World) -> None:
+    with pytest.raises(NotAFailedCall):
+        world.call_handler({"detail": {}})
+    assert world.calls == []
+
+
+def test_every_try_of_the_client_fits_into_the_functions_timeout(stack: Stack) -> None:
+    options: dict[str, Any] = vars(CLIENT_CONFIG)
+    tries = options["retries"]["total_max_attempts"]
+    # Standard mode waits up to 1, 2, 4, … s between tries (botocore's retries guide).
+    waits = sum(2**i for i in range(tries - 1))
+    longest = tries * (options["connect_timeout"] + options["read_timeout"]) + waits
+    assert options["retries"]["mode"] == "standard"
+    assert longest < stack.function["Timeout"]
+
+
+def test_importing_the_function_needs_no_environment() -> None:
+    code = "from retry_run_task.handler import ecs_client; print(ecs_client.cache_info().currsize)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env={}, capture_output=True, text=True, check=True)  # noqa: S603
+    assert result.stdout == "0\n"

@@ -1,0 +1,104 @@
+"""Settings: read once from the environment, and what they are narrowed to."""
+
+from typing import Any
+
+import pytest
+
+from rehearsal.template import Stack
+from retry_run_task.settings import BadSetting, Settings
+
+HOME = "arn:aws:ecs:eu-west-1:123456789012"
+
+
+def settings(**parameters: str) -> Settings:
+    stack = Stack(parameters)
+    return Settings.read(stack.environment, stack.function_arn)
+
+
+def test_the_templates_defaults_are_read() -> None:
+    assert settings() == Settings(
+        partition="aws",
+        region="eu-west-1",
+        account="123456789012",
+        function_name="retry-run-task-RetryRunTask",
+        max_attempts=10,
+        retry_partial_failures=False,
+        cluster_arns=(f"{HOME}:cluster/*",),
+        task_definition_arns=(f"{HOME}:task-definition/*:*",),
+    )
+
+
+def test_an_alias_does_not_change_who_the_function_is() -> None:
+    stack = Stack()
+    aliased = Settings.read(stack.environment, f"{stack.function_arn}:live")
+    assert aliased.function_name == "retry-run-task-RetryRunTask"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MAX_ATTEMPTS", None),
+        ("MAX_ATTEMPTS", "0"),
+        ("MAX_ATTEMPTS", "101"),
+        ("MAX_ATTEMPTS", "ten"),
+        ("MAX_ATTEMPTS", "1" * 5000),
+        ("RETRY_PARTIAL_FAILURES", "yes"),
+        ("CLUSTER_ARNS", ""),
+        ("CLUSTER_ARNS", "jobs"),
+        ("TASK_DEFINITION_ARNS", None),
+    ],
+)
+def test_a_bad_setting_is_named(variable: str, value: str | None) -> None:
+    stack = Stack()
+    environment = {key: v for key, v in stack.environment.items() if key != variable}
+    if value is not None:
+        environment[variable] = value
+    with pytest.raises(BadSetting, match=f"^{variable} is "):
+        Settings.read(environment, stack.function_arn)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "cluster", "task_definition", "covered"),
+    [
+        ({}, None, "nightly", True),
+        ({}, "jobs", "nightly:3", True),
+        ({}, f"{HOME}:cluster/jobs", f"{HOME}:task-definition/nightly:3", True),
+        ({}, "arn:aws:ecs:eu-west-2:123456789012:cluster/jobs", "nightly", False),
+        ({}, "jobs", "arn:aws:ecs:eu-west-1:999999999999:task-definition/nightly:3", False),
+        ({"ClusterArns": f"{HOME}:cluster/default"}, None, "nightly", True),
+        ({"ClusterArns": f"{HOME}:cluster/jobs"}, None, "nightly", False),
+        ({"ClusterArns": f"{HOME}:cluster/jobs"}, "jobs", "nightly", True),
+        ({"ClusterArns": f"{HOME}:cluster/jobs"}, "jobs2", "nightly", False),
+        ({"ClusterArns": f"{HOME}:cluster/job?"}, f"{HOME}:cluster/jobs", "nightly", True),
+        ({"ClusterArns": f"{HOME}:cluster/a,{HOME}:cluster/b"}, "b", "nightly", True),
+        ({"TaskDefinitionArns": f"{HOME}:task-definition/night*:*"}, None, "nightly", True),
+        ({"TaskDefinitionArns": f"{HOME}:task-definition/night*:*"}, None, "nightly:3", True),
+        ({"TaskDefinitionArns": f"{HOME}:task-definition/night*"}, None, "nightly:3", True),
+        ({"TaskDefinitionArns": f"{HOME}:task-definition/other:*"}, None, "nightly:3", False),
+        ({"TaskDefinitionArns": f"{HOME}:task-definition/nightly:3"}, None, "nightly:3", True),
+        ({"TaskDefinitionArns": f"{HOME}:task-definition/nightly:3"}, None, "nightly:33", False),
+        # Which revision is the latest is known to ECS alone.
+        ({"TaskDefinitionArns": f"{HOME}:task-definition/nightly:3"}, None, "nightly", False),
+        (
+            {"TaskDefinitionArns": f"{HOME}:task-definition/nightly:*"},
+            None,
+            f"{HOME}:task-definition/nightly",
+            True,
+        ),
+        # Not names at all: the request's own check reports them.
+        ({"ClusterArns": f"{HOME}:cluster/jobs"}, ["jobs"], "nightly", True),
+        ({"ClusterArns": f"{HOME}:cluster/jobs"}, "other", None, True),
+    ],
+)
+def test_a_stack_covers_what_it_was_narrowed_to(
+    parameters: dict[str, str], cluster: Any, task_definition: Any, covered: bool
+) -> None:
+    assert settings(**parameters).covers(cluster, task_definition) is covered
+
+
+@pytest.mark.parametrize("partition", ["aws-cn", "aws-us-gov"])
+def test_the_defaults_work_in_every_partition(partition: str) -> None:
+    stack = Stack(partition=partition, region="x-north-1")
+    here = Settings.read(stack.environment, stack.function_arn)
+    assert here.covers(f"arn:{partition}:ecs:x-north-1:123456789012:cluster/jobs", "nightly")
+    assert not here.covers("arn:aws:ecs:x-north-1:123456789012:cluster/jobs", "nightly")
