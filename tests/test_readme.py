@@ -1,0 +1,99 @@
+"""The README is true: its commands, its output, its tables, and the tests that it names."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from conftest import NOW
+from rehearsal import ROOT, load_event
+from rehearsal.cli import main
+from rehearsal.template import Stack
+from rehearsal.world import World
+from retry_run_task.decision import Outcome
+
+README = (ROOT / "README.md").read_text("utf-8")
+FARGATE = "events/launched.fargate-capacity-rule.json"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of a section's last table, cell by cell."""
+    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ?(.*?) ?\|$", section, re.MULTILINE)
+    return [row.split(" | ") for row in rows]
+
+
+def test_the_first_command_prints_what_the_readme_shows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"pip install uv && uv run rehearse {FARGATE}\n" in blocks("sh")
+    monkeypatch.chdir(ROOT)
+    assert main([FARGATE]) == 0
+    assert capsys.readouterr().out in blocks("text")
+
+
+def test_the_second_command_runs_the_tests() -> None:
+    assert "pip install uv && uv run pytest\n" in blocks("sh")
+
+
+def test_the_shown_options_work(capsys: pytest.CaptureFixture[str]) -> None:
+    options = re.findall(r"\(`(--[a-z-]+(?: [^`]+)?)`\)", README)
+    assert len(options) >= 6
+    for option in options:
+        assert main([str(ROOT / FARGATE), *shlex.split(option)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_ci_runs_the_two_commands() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert f"\npip install --quiet uv\nuv run rehearse {FARGATE}\n" in script
+    assert "\nuv run pytest\n" in script
+
+
+def test_the_outcome_looks_as_shown() -> None:
+    with World(Stack(), NOW) as world:
+        outcome = world.call_handler(load_event("launched.second-attempt"))
+    assert json.loads(blocks("json")[1]) == outcome
+
+
+def test_every_outcome_is_explained() -> None:
+    assert [row[0] for row in table("What comes of it")[2:]] == [f"`{name}`" for name in OUTCOMES]
+
+
+OUTCOMES = [outcome.value for outcome in Outcome]
+
+
+def test_every_parameter_is_listed_with_its_default_and_description(stack: Stack) -> None:
+    assert table("Parameters")[2:] == [
+        [f"`{name}`", f"`{spec['Default']}`", spec["Description"]]
+        for name, spec in stack.source["Parameters"].items()
+    ]
+
+
+def test_every_parameter_has_bounds_and_a_place_in_the_console(stack: Stack) -> None:
+    metadata = stack.source["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in metadata["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(stack.source["Parameters"])
+    for spec in stack.source["Parameters"].values():
+        assert {"AllowedValues", "AllowedPattern", "MaxValue"} & spec.keys()
+
+
+def test_the_tests_that_hold_the_safeguards_exist() -> None:
+    rows = table("Safeguards")[2:]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6", "7"]
+    for _, _, held_by in rows:
+        named = re.findall(r"`(\w+)::(\w+)`", held_by)
+        assert named
+        for module, test in named:
+            source = (ROOT / "tests" / f"{module}.py").read_text("utf-8")
+            assert f"def {test}(" in source, f"{module}::{test}"
+
+
+def test_the_linked_files_exist() -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
