@@ -47,7 +47,9 @@ def tagged(name: str, **tags: str | None) -> dict[str, Any]:
 
 
 def tags_of(request: Any) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in request["tags"]}
+    tags = {tag["key"]: tag["value"] for tag in request["tags"]}
+    assert len(tags) == len(request["tags"])
+    return tags
 
 
 @pytest.mark.parametrize("name", [name for name in EVENT_NAMES if not name.startswith("unmatched")])
@@ -94,6 +96,11 @@ def test_the_callers_token_reference_and_aws_tags_are_not_sent_again(decided: De
     assert "referenceId" not in by_sdk.request
     assert by_sdk.request["clientToken"] != "c5a1f7e0-7b1f-4b62-8a58-3f1f0e9b2d11"
     assert "aws:events:rule-arn" not in tags_of(decided("launched.aws-tags").request)
+
+
+def test_what_is_not_sent_again_is_not_judged(decided: Decide) -> None:
+    odd = parameters(FARGATE, clientToken=["HIDDEN_DUE_TO_SECURITY_REASONS"], referenceId=7)
+    assert decided(FARGATE, parameters=odd) == decided(FARGATE)
 
 
 def test_absent_parameters_written_as_null_stay_absent(decided: Decide) -> None:
@@ -294,6 +301,12 @@ def test_a_call_outside_of_what_the_stack_was_narrowed_to_is_left_alone(decided:
     decision = decided(FARGATE, settings=Settings.read(narrow.environment, narrow.function_arn))
     assert isinstance(decision, Stop)
     assert decision.outcome is Outcome.OPTED_OUT
+
+
+def test_a_call_inside_of_what_the_stack_was_narrowed_to_is_retried(decided: Decide) -> None:
+    narrow = Stack({"ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/jobs"})
+    decision = decided(FARGATE, settings=Settings.read(narrow.environment, narrow.function_arn))
+    assert isinstance(decision, Launch)
 
 
 def test_a_request_that_was_omitted_is_reported_even_by_a_narrowed_stack(decided: Decide) -> None:

@@ -23,6 +23,11 @@ CHAIN_TAGS = (ATTEMPT_TAG, ORIGIN_TAG, SINCE_TAG)
 MAX_TAGS = 50
 
 
+# Only a changed request, cluster or quota mends these (ECS: API failure reasons); and so with
+# "The requested CPU|MEMORY configuration is above your limit" of Fargate.
+PERMANENT = ("ATTRIBUTE", "LOCATION", "MISSING", "INACTIVE")
+
+
 class Outcome(StrEnum):
     """What one invocation decided and did."""
 
@@ -201,6 +206,4 @@ def _made_by_us(caller_arn: str, settings: Settings) -> bool:
 
 
 def _is_permanent(reason: str) -> bool:
-    """Reasons that only a changed request, cluster or quota mends (ECS: API failure reasons)."""
-    kind = reason.partition(":")[0].strip()
-    return kind in ("ATTRIBUTE", "LOCATION", "MISSING", "INACTIVE") or "above your limit" in reason
+    return reason in PERMANENT or "above your limit" in reason
