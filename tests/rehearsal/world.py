@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self, cast
 from unittest import mock
 
+import boto3
 import time_machine
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from moto import mock_aws
@@ -77,6 +78,7 @@ class World:
         enter = self._exit.enter_context
         no_one = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
         enter(mock.patch.dict(os.environ, no_one))
+        enter(mock.patch.object(boto3, "DEFAULT_SESSION", None))
         self.deploy(self.stack)
         self._clock = enter(time_machine.travel(self.now, tick=False))
         enter(mock.patch("time.sleep", self._sleep))

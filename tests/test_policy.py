@@ -1,0 +1,223 @@
+"""The function under the template's IAM policy: what it does is allowed, and nothing else is."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto.core.authorization import enable_iam_authentication
+
+from conftest import NOW
+from rehearsal import ROOT, load_event
+from rehearsal.template import Stack
+from rehearsal.world import World
+from retry_run_task.settings import Settings
+
+HOME = "arn:aws:ecs:eu-west-1:123456789012"
+ROLE = "arn:aws:iam::123456789012:role"
+NIGHTLY = f"{HOME}:task-definition/nightly:3"
+JOBS = f"{HOME}:cluster/jobs"
+NARROW = {
+    "ClusterArns": f"{JOBS},{HOME}:cluster/default",
+    "TaskDefinitionArns": f"{HOME}:task-definition/nightly*:*",
+    "PassRoleArns": f"{ROLE}/nightly-*",
+}
+
+
+def allowed(
+    stack: Stack, action: str, resource: str, context: Mapping[str, str] | None = None
+) -> bool:
+    """IAM's answer, as far as these statements go: all of them allow, with the operators below."""
+    return any(
+        any(like(action, pattern) for pattern in as_list(statement["Action"]))
+        and any(like(resource, pattern) for pattern in as_list(statement["Resource"]))
+        and all(
+            any(holds(operator, (context or {}).get(key), wanted) for wanted in as_list(values))
+            for operator, keys in statement.get("Condition", {}).items()
+            for key, values in keys.items()
+        )
+        for statement in stack.policy
+    )
+
+
+def holds(operator: str, value: str | None, wanted: str) -> bool:
+    if value is None:
+        return False  # a key that is absent matches neither operator
+    return {"StringEquals": value == wanted, "ArnLike": like(value, wanted)}[operator]
+
+
+def like(value: str, pattern: str) -> bool:
+    regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(regex, value) is not None
+
+
+def as_list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def can_run(stack: Stack, task_definition: str = NIGHTLY, cluster: str = JOBS) -> bool:
+    return allowed(stack, "ecs:RunTask", task_definition, {"ecs:cluster": cluster})
+
+
+def can_pass(stack: Stack, role: str, service: str = "ecs-tasks.amazonaws.com") -> bool:
+    return allowed(stack, "iam:PassRole", role, {"iam:PassedToService": service})
+
+
+def test_it_may_run_the_tasks_of_its_account_and_region_only(stack: Stack) -> None:
+    assert can_run(stack)
+    assert not can_run(stack, NIGHTLY.replace("eu-west-1", "eu-west-2"))
+    assert not can_run(stack, NIGHTLY.replace("123456789012", "999999999999"))
+
+
+def test_it_may_tag_what_a_run_task_call_creates_and_nothing_else(stack: Stack) -> None:
+    task, tag = f"{HOME}:task/jobs/0123", "ecs:TagResource"
+    assert allowed(stack, tag, task, {"ecs:CreateAction": "RunTask"})
+    assert not allowed(stack, tag, task)
+    assert not allowed(stack, tag, task, {"ecs:CreateAction": "StartTask"})
+    assert not allowed(stack, tag, f"{HOME}:service/jobs/web", {"ecs:CreateAction": "RunTask"})
+
+
+def test_it_may_pass_the_accounts_roles_to_ecs_only(stack: Stack) -> None:
+    assert can_pass(stack, f"{ROLE}/nightly-task")
+    assert can_pass(stack, f"{ROLE}/ebs", "ecs.amazonaws.com")
+    assert not can_pass(stack, f"{ROLE}/nightly-task", "lambda.amazonaws.com")
+    assert not can_pass(stack, "arn:aws:iam::999999999999:role/nightly-task")
+    assert not allowed(stack, "iam:PassRole", f"{ROLE}/nightly-task")
+
+
+def test_a_narrowed_stack_may_do_no_more_than_it_was_narrowed_to() -> None:
+    narrow = Stack(NARROW)
+    assert can_run(narrow)
+    assert not can_run(narrow, cluster=f"{HOME}:cluster/other")
+    assert not can_run(narrow, task_definition=f"{HOME}:task-definition/other:3")
+    assert can_pass(narrow, f"{ROLE}/nightly-task")
+    assert not can_pass(narrow, f"{ROLE}/admin")
+
+
+@pytest.mark.parametrize("parameters", [{}, NARROW], ids=["default", "narrow"])
+@pytest.mark.parametrize("cluster", [None, "default", "jobs", JOBS, "other", f"{HOME}:cluster/o"])
+@pytest.mark.parametrize("task_definition", ["nightly:3", "nightly", NIGHTLY, "other:1", "other"])
+@pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us-gov"])
+def test_what_the_function_takes_for_its_business_the_policy_allows(
+    parameters: dict[str, str], cluster: str | None, task_definition: str, partition: str
+) -> None:
+    def here(text: str) -> str:
+        return text.replace("arn:aws:", f"arn:{partition}:")
+
+    stack = Stack({k: here(v) for k, v in parameters.items()}, partition=partition)
+    settings = Settings.read(stack.environment, stack.function_arn)
+    cluster = cluster and here(cluster)
+    covered = settings.covers(cluster, here(task_definition))
+    # The revision that ECS takes for a family without one could be any.
+    family = task_definition.rpartition("/")[2]
+    revision = family if ":" in family else f"{family}:123"
+    name = (cluster or "default").rpartition("/")[2]
+    assert covered is can_run(
+        stack, here(f"{HOME}:task-definition/{revision}"), here(f"{HOME}:cluster/{name}")
+    )
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "ecs:StopTask",
+        "ecs:StartTask",
+        "ecs:RegisterTaskDefinition",
+        "ecs:UpdateService",
+        "ecs:ExecuteCommand",
+        "iam:CreateRole",
+        "iam:AttachRolePolicy",
+        "sts:AssumeRole",
+        "s3:GetObject",
+        "events:PutEvents",
+        "lambda:InvokeFunction",
+        "logs:DeleteLogGroup",
+        "sqs:ReceiveMessage",
+        "sqs:DeleteMessage",
+    ],
+)
+def test_it_may_do_nothing_else(action: str, stack: Stack) -> None:
+    context = {
+        "ecs:cluster": JOBS,
+        "ecs:CreateAction": "RunTask",
+        "iam:PassedToService": "ecs-tasks.amazonaws.com",
+    }
+    resources = [r for statement in stack.policy for r in as_list(statement["Resource"])]
+    assert not any(allowed(stack, action, resource, context) for resource in resources)
+
+
+def test_no_action_and_no_whole_resource_is_a_wildcard(stack: Stack) -> None:
+    for statement in stack.policy:
+        assert statement["Effect"] == "Allow"
+        assert not any("*" in action for action in as_list(statement["Action"]))
+        assert "*" not in as_list(statement["Resource"])
+    assert "ManagedPolicyArns" not in stack.resources["RetryRunTaskRole"]["Properties"]
+
+
+def test_every_call_that_the_code_makes_is_allowed(stack: Stack) -> None:
+    clients = {"ecs"}
+    calls = {
+        f"{node.func.value.id}:{''.join(word.title() for word in node.func.attr.split('_'))}"
+        for path in (ROOT / "functions").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in clients
+    }
+    assert calls == {"ecs:RunTask"}
+    assert calls <= {action for s in stack.policy for action in as_list(s["Action"])}
+
+
+@pytest.fixture
+def enforced() -> Iterator[World]:
+    """An account in which moto enforces IAM on a caller with the template's actions.
+
+    moto knows neither the resources nor the conditions of a statement on ECS (`access_control.py`:
+    "TODO add support for the Resource and Condition parts"): they are checked directly, above.
+    """
+    with World(Stack(), NOW) as world, pytest.MonkeyPatch.context() as environment:
+        statements = [
+            {"Effect": s["Effect"], "Action": s["Action"], "Resource": "*"}
+            for s in world.stack.policy
+        ]
+        iam = boto3.client("iam")
+        iam.create_user(UserName="function")
+        iam.put_user_policy(
+            UserName="function",
+            PolicyName="template",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}),
+        )
+        key = iam.create_access_key(UserName="function")["AccessKey"]
+        environment.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        environment.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        environment.setattr(
+            boto3, "DEFAULT_SESSION", None
+        )  # it keeps the credentials it started with
+        with enable_iam_authentication():
+            yield world
+
+
+def test_the_function_works_under_its_policy(enforced: World) -> None:
+    outcome = enforced.call_handler(load_event("launched.fargate-capacity-rule"))
+    assert outcome["outcome"] == "LAUNCHED"
+
+
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [
+        ("stop_task", {"task": "0123"}),
+        ("list_tasks", {}),
+        ("register_task_definition", {"family": "x", "containerDefinitions": []}),
+    ],
+)
+def test_nothing_else_works_under_its_policy(
+    operation: str, arguments: dict[str, Any], enforced: World
+) -> None:
+    del enforced
+    with pytest.raises(ClientError, match="AccessDenied"):
+        getattr(boto3.client("ecs"), operation)(**arguments)

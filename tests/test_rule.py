@@ -1,0 +1,211 @@
+"""The rule's pattern, read from the template, as EventBridge would match it."""
+
+import copy
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from rehearsal import EVENT_NAMES, load_event
+from rehearsal.pattern import matches
+from rehearsal.template import Stack
+
+FARGATE = "launched.fargate-capacity-rule"
+PARTIAL = "unmatched.partial-placement"
+SWITCHES = ("RetryPartialFailures", "AcceptReplaysOnDefaultBus")
+STACKS = [
+    Stack(dict(zip(SWITCHES, values, strict=True)))
+    for values in product(("false", "true"), repeat=2)
+]
+
+
+def changed(name: str, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    event = copy.deepcopy(load_event(name))
+    change(event)
+    return event
+
+
+def asked(**parameters: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda event: event["detail"]["requestParameters"].update(parameters)
+
+
+def answered(**response: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda event: event["detail"]["responseElements"].update(response)
+
+
+def told(**detail: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda event: event["detail"].update(detail)
+
+
+def called_by(service: str | None) -> Callable[[dict[str, Any]], object]:
+    return lambda event: event["detail"]["userIdentity"].update(invokedBy=service)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "detail", "expected"),
+    [
+        # aws-facts, section 2: what AWS's own engine answers to each of these.
+        ({"tasks": [{"exists": False}]}, {"tasks": []}, True),
+        ({"tasks": [{"exists": False}]}, {"tasks": [{"taskArn": "a"}]}, True),
+        ({"tasks": {"taskArn": [{"exists": False}]}}, {"tasks": []}, True),
+        ({"tasks": {"taskArn": [{"exists": False}]}}, {"tasks": [{"taskArn": "a"}]}, False),
+        ({"tasks": {"taskArn": [{"exists": False}]}}, {"x": None}, True),
+        ({"failures": {"reason": [{"exists": True}]}}, {"failures": [{"reason": "r"}]}, True),
+        ({"failures": {"reason": [{"exists": True}]}}, {"failures": []}, False),
+        ({"failures": {"reason": [{"exists": True}]}}, {"failures": None}, False),
+        ({"errorCode": [{"exists": False}]}, {"x": 1}, True),
+        ({"errorCode": [{"exists": False}]}, {"errorCode": "E"}, False),
+        ({"startedBy": [{"anything-but": "x"}]}, {"y": 1}, False),
+        ({"startedBy": [{"exists": False}, {"anything-but": ["x"]}]}, {"y": 1}, True),
+        ({"startedBy": [{"exists": False}, {"anything-but": ["x"]}]}, {"startedBy": "x"}, False),
+        ({"startedBy": [{"exists": False}, {"anything-but": ["x"]}]}, {"startedBy": "y"}, True),
+        (
+            {"tags": {"key": ["k"], "value": ["v"]}},
+            {"tags": [{"key": "k", "value": "v"}, {"key": "l", "value": "w"}]},
+            True,
+        ),
+        (
+            {"tags": {"key": ["k"], "value": ["v"]}},
+            {"tags": [{"key": "k", "value": "w"}, {"key": "l", "value": "v"}]},
+            False,
+        ),
+        (
+            {"tags": {"key": [{"anything-but": "k"}]}},
+            {"tags": [{"key": "k"}, {"key": "other"}]},
+            True,
+        ),
+    ],
+)
+def test_the_engine_answers_as_awss_own(
+    pattern: dict[str, Any], detail: dict[str, Any], expected: bool
+) -> None:
+    event = load_event(FARGATE) | {"detail": detail}
+    assert matches({"detail": pattern}, event) is expected
+
+
+def test_the_engine_refuses_what_eventbridge_refuses() -> None:
+    with pytest.raises(ClientError, match="Empty arrays are not allowed"):
+        matches({"detail": {"tasks": []}}, load_event(FARGATE))
+
+
+@pytest.mark.parametrize("name", EVENT_NAMES)
+def test_the_rule_matches_every_event_but_those_named_unmatched(name: str, stack: Stack) -> None:
+    assert matches(stack.pattern, load_event(name)) is not name.startswith("unmatched.")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        called_by(None),
+        called_by("scheduler.amazonaws.com"),
+        asked(startedBy=None),
+        asked(startedBy="AWS Step Functions Express"),
+        answered(tasks=None),
+        answered(failures=[{"reason": None}]),
+        answered(failures=[{"arn": "a"}, {"reason": "RESOURCE:CPU"}]),
+        lambda event: event["detail"].pop("userIdentity"),
+        lambda event: event["detail"]["userIdentity"].pop("invokedBy"),
+        lambda event: event["detail"]["requestParameters"].pop("startedBy"),
+        lambda event: event["detail"]["responseElements"].pop("tasks"),
+    ],
+)
+def test_fields_that_are_absent_or_null_do_not_hide_a_failed_call(
+    change: Callable[[dict[str, Any]], object], stack: Stack
+) -> None:
+    assert matches(stack.pattern, changed(FARGATE, change))
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        told(errorCode="ThrottlingException"),
+        told(eventName="StartTask"),
+        told(eventSource="batch.amazonaws.com"),
+        told(responseElements=None),
+        lambda event: event.update(source="my.ecs"),
+        lambda event: event.update({"detail-type": "ECS Task State Change"}),
+        answered(failures=[]),
+        answered(failures=None),
+        answered(failures=[{"arn": "a"}]),
+        answered(failures=[], tasks=[{"taskArn": "a"}]),
+        called_by("states.amazonaws.com"),
+        called_by("batch.amazonaws.com"),
+        asked(startedBy="AWS Step Functions"),
+    ],
+)
+def test_whatever_is_no_failed_call_of_a_caller_that_gave_up_never_matches(
+    change: Callable[[dict[str, Any]], object], stack: Stack
+) -> None:
+    assert not matches(stack.pattern, changed(FARGATE, change))
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+@pytest.mark.parametrize("name", ["unmatched.step-functions", "unmatched.batch"])
+def test_step_functions_and_batch_are_left_alone(name: str, stack: Stack) -> None:
+    assert not matches(stack.pattern, load_event(name))
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_a_callers_partly_placed_call_matches_only_where_the_stack_says_so(stack: Stack) -> None:
+    wanted = stack.parameters["RetryPartialFailures"] == "true"
+    assert matches(stack.pattern, load_event(PARTIAL)) is wanted
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_a_partly_placed_call_of_our_own_always_matches(stack: Stack) -> None:
+    assert matches(stack.pattern, load_event("launched.partial-placement-of-our-own"))
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_a_replay_on_the_default_bus_matches_only_where_the_stack_says_so(stack: Stack) -> None:
+    wanted = stack.parameters["AcceptReplaysOnDefaultBus"] == "true"
+    replayed = changed(FARGATE, lambda event: event.update({"replay-name": "monday"}))
+    assert matches(stack.pattern, replayed) is wanted
+    assert matches(stack.pattern, load_event(FARGATE))
+
+
+def test_what_can_not_be_delivered_is_kept(stack: Stack) -> None:
+    queue = stack.resources["DeadLetterQueuePolicy"]["Properties"]
+    rule = stack.function["Events"]["FailedCall"]["Properties"]
+    (statement,) = queue["PolicyDocument"]["Statement"]
+    queue_arn = rule["DeadLetterConfig"]["Arn"]
+    assert statement == {
+        "Sid": "TheRuleKeepsWhatItCouldNotDeliver",
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {
+            "ArnEquals": {
+                "aws:SourceArn": "arn:aws:events:eu-west-1:123456789012:rule/"
+                "retry-run-task-RetryRunTaskFailedCall"
+            }
+        },
+    }
+    destination = stack.function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
+    assert destination == {"Type": "SQS", "Destination": queue_arn}
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=str)
+def test_no_alternative_names_a_path_twice(stack: Stack) -> None:
+    # EventBridge refuses such a pattern when the rule is made (event-ruler: "Path … cannot be
+    # allowed multiple times"); the engine here would not.
+    for paths in alternatives(stack.pattern):
+        assert len(paths) == len(set(paths))
+
+
+def alternatives(pattern: dict[str, Any], prefix: str = "") -> list[list[str]]:
+    """The paths of a pattern's leaves, once for each combination of its $or branches."""
+    combined: list[list[str]] = [[]]
+    for key, value in pattern.items():
+        if key == "$or":
+            branches = [paths for branch in value for paths in alternatives(branch, prefix)]
+        elif isinstance(value, dict):
+            branches = alternatives(value, f"{prefix}{key}.")
+        else:
+            branches = [[prefix + key]]
+        combined = [left + right for left in combined for right in branches]
+    return combined
