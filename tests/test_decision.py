@@ -1,8 +1,9 @@
 """Decide: every guard, from a real event changed in one thing."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from botocore.model import ShapeResolver, StructureShape
 from conftest import NOW
 from rehearsal import EVENT_NAMES, load_event
 from rehearsal.template import Stack
-from retry_run_task.decision import Chain, Decision, Launch, Outcome, Stop, decide
+from retry_run_task.decision import Chain, Launch, Outcome, Stop, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call
 from retry_run_task.request import NotExact, exact
 from retry_run_task.settings import Settings
@@ -26,7 +27,7 @@ Decide = Callable[..., Any]
 
 @pytest.fixture
 def decided(settings: Settings, run_task: StructureShape) -> Decide:
-    def decide_event(name: str, settings: Settings = settings, **changes: Any) -> Decision:
+    def decide_event(name: str, settings: Settings = settings, **changes: Any) -> Any:
         call = read_failed_call(load_event(name), settings.account, settings.region)
         return decide(replace(call, **changes), settings, NOW, run_task)
 
@@ -55,7 +56,7 @@ def tags_of(request: Any) -> dict[str, str]:
 @pytest.mark.parametrize("name", [name for name in EVENT_NAMES if not name.startswith("unmatched")])
 def test_each_event_file_is_named_for_its_verdict(name: str, decided: Decide) -> None:
     decision = decided(name)
-    verdict = "launched" if isinstance(decision, Launch) else decision.outcome.lower()
+    verdict = "launched" if isinstance(decision, Launch | Wait) else decision.outcome.lower()
     assert verdict.replace("_", "-") == name.partition(".")[0]
 
 
@@ -79,7 +80,7 @@ def test_the_first_attempt_is_the_callers_request_with_our_tags_and_token(decide
 
 def test_the_next_attempt_counts_on_under_the_same_origin(decided: Decide) -> None:
     origin = load_event(FARGATE)["detail"]["eventID"]
-    decision = decided(SECOND)
+    decision = decided(SECOND, due=True)
     assert isinstance(decision, Launch)
     assert decision.chain == Chain(origin, SINCE, 2, 10)
     assert decision.request["clientToken"] == f"{origin}-2"
@@ -148,6 +149,7 @@ def test_a_chain_ends_with_its_budget(counter: str, decided: Decide) -> None:
         {"attempt": "01/10"},
         {"attempt": "-1/10"},
         {"attempt": "1/10/10"},
+        {"attempt": "1/102"},
         {"attempt": "\u0661/10"},
         {"origin": None},
         {"origin": ""},
@@ -261,7 +263,7 @@ def test_our_tags_need_room(decided: Decide) -> None:
 
 
 def test_a_chain_of_ours_asks_for_the_missing_tasks_only(decided: Decide) -> None:
-    decision = decided("launched.partial-placement-of-our-own")
+    decision = decided("launched.partial-placement-of-our-own", due=True)
     assert (decision.request["count"], decision.chain.counter) == (2, "2/10")
 
 
@@ -275,12 +277,12 @@ def test_a_callers_partly_placed_call_is_left_alone_unless_the_stack_says_otherw
 
 
 def test_nothing_is_asked_for_where_nothing_is_missing(decided: Decide) -> None:
-    decision = decided("launched.partial-placement-of-our-own", placed=5)
+    decision = decided("launched.partial-placement-of-our-own", tasks=tuple("abcde"))
     assert decision.outcome is Outcome.ALREADY_LAUNCHED
 
 
 def test_a_replay_extends_the_budget_and_restarts_the_age(decided: Decide) -> None:
-    decision = decided("exhausted.last-attempt", replay_name="monday")
+    decision = decided("exhausted.last-attempt", replay_name="monday", due=True)
     origin = load_event("exhausted.last-attempt")["detail"]["requestParameters"]["tags"][2]["value"]
     assert decision.chain == Chain(origin, NOW, 11, 20)
     assert tags_of(decision.request)["retry-run-task:since"] == "2026-11-23T00:01:30Z"
@@ -323,3 +325,116 @@ def test_deciding_twice_gives_the_same_request(
 ) -> None:
     call: FailedCall = read_failed_call(load_event(FARGATE), settings.account, settings.region)
     assert decide(call, settings, NOW, run_task) == decide(call, settings, NOW, run_task)
+
+
+# When: attempts 2 and up wait, and everything is decided again when the wait is over.
+
+
+def test_the_first_attempt_is_made_at_once_and_the_second_waits(decided: Decide) -> None:
+    assert isinstance(decided(FARGATE), Launch)
+    wait = decided(SECOND)
+    assert isinstance(wait, Wait)
+    assert wait.name == f"{wait.chain.origin}-2"
+    assert wait.until == NOW + timedelta(seconds=60)
+
+
+def test_what_waits_is_the_failed_call_itself(
+    decided: Decide, settings: Settings, run_task: StructureShape
+) -> None:
+    call = read_failed_call(json.loads(decided(SECOND).payload), settings.account, settings.region)
+    assert decide(call, settings, NOW, run_task) == decided(SECOND, due=True)
+
+
+def test_a_wait_ends_in_whole_seconds_and_never_early(
+    settings: Settings, run_task: StructureShape
+) -> None:
+    call = read_failed_call(load_event(SECOND), settings.account, settings.region)
+    wait = decide(call, settings, NOW + timedelta(microseconds=1), run_task)
+    assert isinstance(wait, Wait)
+    assert wait.until == NOW + timedelta(seconds=61)
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome"),
+    [
+        ({"parameters": tagged(SECOND, attempt="10/10")}, Outcome.EXHAUSTED),
+        ({"parameters": tagged(SECOND, max_attempts="0")}, Outcome.OPTED_OUT),
+        ({"reasons": ("ATTRIBUTE",)}, Outcome.NOT_RETRYABLE),
+        ({"parameters": tagged(SECOND, since="2026-11-22T22:00:00Z")}, Outcome.EXPIRED),
+    ],
+)
+def test_a_due_attempt_is_decided_again(
+    change: dict[str, Any], outcome: Outcome, decided: Decide, settings: Settings
+) -> None:
+    limited = replace(settings, max_age=timedelta(hours=2))
+    assert decided(SECOND, settings=limited, due=True, **change).outcome is outcome
+    assert isinstance(decided(SECOND, settings=limited, due=True), Launch)
+
+
+@pytest.mark.parametrize(
+    ("max_age", "expected"),
+    [
+        (None, Wait),
+        # 00:00:04 is when the job failed, 00:01:30 is now, 00:02:30 is when it would be due.
+        (timedelta(seconds=146), Wait),
+        (timedelta(seconds=145), Stop),
+        (timedelta(seconds=60), Stop),
+    ],
+)
+def test_an_attempt_that_would_be_due_too_late_is_not_made(
+    max_age: timedelta | None, expected: type, decided: Decide, settings: Settings
+) -> None:
+    decision = decided(SECOND, settings=replace(settings, max_age=max_age))
+    assert isinstance(decision, expected)
+    if isinstance(decision, Stop):
+        assert decision.outcome is Outcome.EXPIRED
+
+
+def test_a_replay_restarts_the_age(decided: Decide, settings: Settings) -> None:
+    limited = replace(settings, max_age=timedelta(minutes=30))
+    old = tagged("exhausted.last-attempt", since="2020-01-01T00:00:00Z")
+    again = decided("exhausted.last-attempt", settings=limited, parameters=old, replay_name="r")
+    assert isinstance(again, Wait)
+
+
+def test_a_request_that_is_too_large_for_a_schedule_is_asked_for_at_once(decided: Decide) -> None:
+    large = tagged(SECOND)
+    large["overrides"]["containerOverrides"][0]["command"] = ["x" * 256_000]
+    assert isinstance(decided(SECOND, parameters=large), Launch)
+    large["overrides"]["containerOverrides"][0]["command"] = ["x" * 250_000]
+    assert isinstance(decided(SECOND, parameters=large), Wait)
+
+
+def test_text_that_is_no_unicode_can_wait_as_well(decided: Decide) -> None:
+    odd = parameters(SECOND, group="\ud800")
+    assert isinstance(decided(SECOND, parameters=odd), Wait)
+
+
+def test_an_attempt_that_failed_without_an_event_is_followed_by_the_next_one(
+    settings: Settings, run_task: StructureShape
+) -> None:
+    call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
+    first = decide(call, settings, NOW, run_task)
+    assert isinstance(first, Launch)
+    wait = decide(follow(call, first.request, answered=True), settings, NOW, run_task)
+    assert isinstance(wait, Wait)
+    assert (wait.name, wait.chain.counter) == (f"{call.event_id}-2", "2/10")
+
+
+def test_an_attempt_without_an_answer_is_made_again_under_its_own_token(
+    settings: Settings, run_task: StructureShape
+) -> None:
+    call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
+    first = decide(call, settings, NOW, run_task)
+    assert isinstance(first, Launch)
+    again = follow(call, first.request, answered=False)
+    wait = decide(again, settings, NOW, run_task)
+    assert isinstance(wait, Wait)
+    assert wait.name == f"{call.event_id}-1.1"
+    due = decide(replace(again, due=True), settings, NOW, run_task)
+    assert due == first
+
+
+def test_attempts_without_an_answer_use_up_the_budget(decided: Decide) -> None:
+    assert isinstance(decided(FARGATE, unanswered=9), Wait)
+    assert decided(FARGATE, unanswered=10).outcome is Outcome.EXHAUSTED

@@ -1,14 +1,22 @@
 """Read: a failed call is found, and whatever is none is told what is wrong with it."""
 
 import copy
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from rehearsal import EVENT_NAMES, load_event
-from retry_run_task.failed_call import FailedCall, NotAFailedCall, read_failed_call, write_time
+from retry_run_task.failed_call import (
+    FailedCall,
+    NotAFailedCall,
+    read_failed_call,
+    write_due_attempt,
+    write_time,
+)
 
 FARGATE = "launched.fargate-capacity-rule"
 CAPACITY = (
@@ -38,8 +46,10 @@ def test_a_failed_call_is_read_from_its_event() -> None:
         ),
         parameters=event["detail"]["requestParameters"],
         reasons=(CAPACITY,),
-        placed=0,
+        tasks=(),
         replay_name=None,
+        due=False,
+        unanswered=0,
     )
 
 
@@ -67,6 +77,10 @@ def test_a_failed_call_is_read_from_its_event() -> None:
         (lambda e: e["detail"]["responseElements"].update(tasks=["x"]), "tasks is not a list"),
         (lambda e: e["detail"].update(eventID=None), "detail.eventID is None"),
         (lambda e: e["detail"].update(eventID="x" * 51), "detail.eventID is"),
+        (lambda e: e.update({"retry-run-task:due": True}), "due is not a JSON object"),
+        (lambda e: e.update({"retry-run-task:due": {}}), "due.unanswered is not a count"),
+        (lambda e: e.update({"retry-run-task:due": {"unanswered": -1}}), "is not a count"),
+        (lambda e: e.update({"retry-run-task:due": {"unanswered": True}}), "is not a count"),
         (lambda e: e["detail"].update(eventTime="yesterday"), "detail.eventTime is not a time"),
         (lambda e: e["detail"].update(eventTime="2026-13-01T00:00:00Z"), "detail.eventTime is not"),
     ],
@@ -97,7 +111,7 @@ def test_calls_that_ecs_rejected_or_placed_are_refused_even_if_they_get_here(nam
 def test_absent_and_null_lists_are_empty_ones() -> None:
     null = changed(lambda e: e["detail"]["responseElements"].update(tasks=None))
     absent = changed(lambda e: e["detail"]["responseElements"].pop("tasks"))
-    assert (read(null).placed, read(absent).placed) == (0, 0)
+    assert (read(null).tasks, read(absent).tasks) == ((), ())
 
 
 def test_reasons_are_listed_once_each_in_ecs_order() -> None:
@@ -113,6 +127,13 @@ def test_a_failure_without_a_reason_still_is_one() -> None:
     assert read(event).reasons == ("no reason given",)
 
 
+@pytest.mark.parametrize("name", ["launched.second-attempt", "unmatched.partial-placement"])
+def test_a_due_attempt_is_read_as_it_was_written(name: str) -> None:
+    call = replace(read(load_event(name)), due=True, unanswered=2, replay_name="monday")
+    payload = write_due_attempt(call, "123456789012", "eu-west-1")
+    assert read(json.loads(json.dumps(payload))) == call
+
+
 def test_an_addendum_is_the_call_that_it_repeats() -> None:
     addendum = {"reason": "UPDATED_DATA", "originalEventID": "the-first"}
     event = changed(lambda e: e["detail"].update(addendum=addendum))
@@ -125,7 +146,7 @@ def test_a_replayed_event_carries_the_name_of_its_replay() -> None:
 
 def test_the_missing_number_of_a_partly_placed_call() -> None:
     call = read(load_event("unmatched.partial-placement"))
-    assert (call.placed, call.missing) == (3, 2)
+    assert (len(call.tasks), call.missing) == (3, 2)
 
 
 @pytest.mark.parametrize("name", [name for name in EVENT_NAMES if not name.startswith("unmatched")])

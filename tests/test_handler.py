@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto.ecs.exceptions import ECSException
@@ -15,8 +16,9 @@ from rehearsal import load_event
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import handler as function
+from retry_run_task import launch, schedule
 from retry_run_task.failed_call import NotAFailedCall
-from retry_run_task.launch import CLIENT_CONFIG, NoReason
+from retry_run_task.launch import NoEvent, NoReason
 
 FARGATE = "launched.fargate-capacity-rule"
 ORIGIN = load_event(FARGATE)["detail"]["eventID"]
@@ -98,17 +100,16 @@ def test_a_token_that_is_spent_on_a_failure_leads_to_the_next_attempt(world: Wor
     world.call_handler(load_event(FARGATE))
     world.deploy(Stack({"MaxAttempts": "20"}))
     outcome = world.call_handler(load_event(FARGATE))
-    assert (outcome["outcome"], outcome["attempt"]) == ("LAUNCHED", "2/20")
+    assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "2/20")
+    assert outcome["detail"].startswith("The attempt's token was spent on a failure. It waits")
 
 
-def test_spent_tokens_use_up_the_budget_like_any_attempt(world: World) -> None:
-    world.ecs.failures = 99
-    world.begin(load_event(FARGATE))
-    world.run()
-    world.deploy(Stack({"MaxAttempts": "9"}))
+def test_a_token_that_is_spent_at_the_end_of_the_budget_ends_the_chain(world: World) -> None:
+    world.ecs.failures = 1
+    world.call_handler(load_event(FARGATE))
+    world.deploy(Stack({"MaxAttempts": "1"}))
     outcome = world.call_handler(load_event(FARGATE))
-    assert (outcome["outcome"], outcome["attempt"]) == ("EXHAUSTED", "9/9")
-    assert world.ecs.tasks == []
+    assert (outcome["outcome"], outcome["attempt"]) == ("EXHAUSTED", "1/1")
 
 
 def test_a_partly_placed_attempt_is_continued_until_every_task_runs() -> None:
@@ -120,9 +121,15 @@ def test_a_partly_placed_attempt_is_continued_until_every_task_runs() -> None:
     assert [call["count"] for call in world.calls] == [5, 3, 1]
     assert [outcome["outcome"] for outcome in world.outcomes] == [
         "FAILED_AGAIN",
+        "SCHEDULED",
         "FAILED_AGAIN",
+        "SCHEDULED",
         "LAUNCHED",
     ]
+    names = [entry.text for entry in world.timeline if entry.actor == "Scheduler"]
+    origin = event["detail"]["eventID"]
+    assert names == [f"{origin}-2 is due", f"{origin}-3 is due"]
+    assert [call["clientToken"] for call in world.calls] == [f"{origin}-{n}" for n in (1, 2, 3)]
     assert (len(world.tasks), world.missing) == (5, 0)
 
 
@@ -131,6 +138,69 @@ def test_what_ecs_rejects_escapes(code: str, world: World) -> None:
     world.ecs.errors = [ECSException(code, "no")]
     with pytest.raises(ClientError, match=code):
         world.call_handler(load_event(FARGATE))
+
+
+TRANSIENT = [
+    ECSException("ThrottlingException", "Rate exceeded"),
+    ECSException("ClientException", "Tasks provisioning capacity limit exceeded."),
+    ECSException("InvalidParameterException", "Rate exceeded (ErrorCode: Throttling)"),
+    ECSException("InvalidParameterException", "EC2 said RequestLimitExceeded, sorry"),
+]
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=str)
+def test_an_error_that_passes_schedules_the_next_attempt(error: ECSException, world: World) -> None:
+    world.ecs.errors = [error] * 3
+    outcome = world.call_handler(load_event(FARGATE))
+    assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "2/10")
+    assert outcome["detail"].startswith(f"ECS answered with {error.code}. It waits until 2026")
+
+
+def test_a_server_error_schedules_the_same_attempt_under_its_own_token(world: World) -> None:
+    world.ecs.errors = [ECSException("ServerException", "oops")]
+    world.begin(load_event(FARGATE))
+    world.run()
+    assert [outcome["outcome"] for outcome in world.outcomes] == ["SCHEDULED", "LAUNCHED"]
+    assert [outcome["attempt"] for outcome in world.outcomes] == ["1/10", "1/10"]
+    assert {call["clientToken"] for call in world.calls} == {f"{ORIGIN}-1"}
+
+
+def test_server_errors_without_end_use_up_the_budget(world: World) -> None:
+    world.ecs.errors = [ECSException("ServerException", "oops")] * 999
+    world.begin(load_event(FARGATE))
+    world.run()
+    assert [outcome["outcome"] for outcome in world.outcomes] == ["SCHEDULED"] * 9 + ["EXHAUSTED"]
+
+
+def test_an_error_that_passes_on_a_request_too_large_to_wait_escapes(world: World) -> None:
+    event = load_event(FARGATE)
+    container = event["detail"]["requestParameters"]["overrides"]["containerOverrides"][0]
+    container["command"] = ["x" * 256_000]
+    world.ecs.errors = [TRANSIENT[1]]
+    with pytest.raises(NoEvent, match="ECS answered with ClientException"):
+        world.call_handler(event)
+
+
+def test_an_attempt_waits_in_a_schedule_that_leaves_nothing_behind(world: World) -> None:
+    outcome = world.call_handler(load_event("launched.second-attempt"))
+    scheduler, group = boto3.client("scheduler"), world.stack.environment["SCHEDULE_GROUP"]
+    schedule = scheduler.get_schedule(GroupName=group, Name=f"{ORIGIN}-2")
+    assert (outcome["outcome"], outcome["attempt"], outcome["tasks"]) == ("SCHEDULED", "2/10", [])
+    assert outcome["detail"] == "It waits until 2026-11-23T00:02:30Z."
+    assert schedule["ScheduleExpression"] == "at(2026-11-23T00:02:30)"
+    assert schedule["ScheduleExpressionTimezone"] == "UTC"
+    assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+    assert schedule["ActionAfterCompletion"] == "DELETE"
+    target = schedule["Target"]
+    assert target["Arn"] == world.stack.function_arn
+    assert target["RoleArn"] == world.stack.environment["SCHEDULER_ROLE_ARN"]
+    assert target["DeadLetterConfig"] == {"Arn": world.stack.environment["DEAD_LETTER_QUEUE_ARN"]}
+    assert target["RetryPolicy"] == {
+        "MaximumRetryAttempts": 185,
+        "MaximumEventAgeInSeconds": 86400,
+    }
+    again = world.call_handler(load_event("launched.second-attempt"))
+    assert (again["outcome"], again["detail"]) == ("ALREADY_SCHEDULED", "Its twin waits already.")
 
 
 def test_a_throttled_call_is_tried_again_with_the_same_token(world: World) -> None:
@@ -189,13 +259,16 @@ def test_a_payload_that_is_no_failed_call_asks_nothing(world: World) -> None:
     assert world.calls == []
 
 
-def test_every_try_of_the_client_fits_into_the_functions_timeout(stack: Stack) -> None:
-    options: dict[str, Any] = vars(CLIENT_CONFIG)
-    tries = options["retries"]["total_max_attempts"]
-    # Standard mode waits up to 1, 2, 4, … s between tries (botocore's retries guide).
-    waits = sum(2**i for i in range(tries - 1))
-    longest = tries * (options["connect_timeout"] + options["read_timeout"]) + waits
-    assert options["retries"]["mode"] == "standard"
+def test_every_try_of_the_clients_fits_into_the_functions_timeout(stack: Stack) -> None:
+    longest = 0
+    for config in (launch.CLIENT_CONFIG, schedule.CLIENT_CONFIG):
+        options: dict[str, Any] = vars(config)
+        tries = options["retries"]["total_max_attempts"]
+        assert options["retries"]["mode"] == "standard"
+        # Standard mode waits up to 1, 2, 4, … s between tries (botocore's retries guide).
+        waits = sum(2**i for i in range(tries - 1))
+        longest += tries * (options["connect_timeout"] + options["read_timeout"]) + waits
+    assert longest == 48 + 21
     assert longest < stack.function["Timeout"]
 
 

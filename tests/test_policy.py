@@ -89,6 +89,30 @@ def test_it_may_pass_the_accounts_roles_to_ecs_only(stack: Stack) -> None:
     assert not allowed(stack, "iam:PassRole", f"{ROLE}/nightly-task")
 
 
+def test_it_may_create_schedules_of_its_group_that_can_only_invoke_it(stack: Stack) -> None:
+    schedules = "arn:aws:scheduler:eu-west-1:123456789012:schedule"
+    group = stack.environment["SCHEDULE_GROUP"]
+    assert allowed(stack, "scheduler:CreateSchedule", f"{schedules}/{group}/origin-2")
+    assert not allowed(stack, "scheduler:CreateSchedule", f"{schedules}/default/origin-2")
+    role = stack.environment["SCHEDULER_ROLE_ARN"]
+    assert can_pass(stack, role, "scheduler.amazonaws.com")
+    assert not can_pass(stack, f"{ROLE}/nightly-task", "scheduler.amazonaws.com")
+    policy = stack.resources["SchedulerPolicy"]["Properties"]
+    assert policy["Roles"] == [role.rpartition("/")[2]]
+    assert [(s["Action"], s["Resource"]) for s in policy["PolicyDocument"]["Statement"]] == [
+        ("lambda:InvokeFunction", stack.function_arn),
+        ("sqs:SendMessage", stack.environment["DEAD_LETTER_QUEUE_ARN"]),
+    ]
+    trust = stack.resources["SchedulerRole"]["Properties"]["AssumeRolePolicyDocument"]
+    assert trust["Statement"][0]["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert trust["Statement"][0]["Condition"] == {
+        "StringEquals": {"aws:SourceAccount": "123456789012"},
+        "ArnEquals": {
+            "aws:SourceArn": f"arn:aws:scheduler:eu-west-1:123456789012:schedule-group/{group}"
+        },
+    }
+
+
 def test_a_narrowed_stack_may_do_no_more_than_it_was_narrowed_to() -> None:
     narrow = Stack(NARROW)
     assert can_run(narrow)
@@ -135,6 +159,8 @@ def test_what_the_function_takes_for_its_business_the_policy_allows(
         "s3:GetObject",
         "events:PutEvents",
         "lambda:InvokeFunction",
+        "scheduler:DeleteSchedule",
+        "scheduler:UpdateSchedule",
         "logs:DeleteLogGroup",
         "sqs:ReceiveMessage",
         "sqs:DeleteMessage",
@@ -159,7 +185,7 @@ def test_no_action_and_no_whole_resource_is_a_wildcard(stack: Stack) -> None:
 
 
 def test_every_call_that_the_code_makes_is_allowed(stack: Stack) -> None:
-    clients = {"ecs"}
+    clients = {"ecs", "scheduler"}
     calls = {
         f"{node.func.value.id}:{''.join(word.title() for word in node.func.attr.split('_'))}"
         for path in (ROOT / "functions").rglob("*.py")
@@ -169,7 +195,7 @@ def test_every_call_that_the_code_makes_is_allowed(stack: Stack) -> None:
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id in clients
     }
-    assert calls == {"ecs:RunTask"}
+    assert calls == {"ecs:RunTask", "scheduler:CreateSchedule"}
     assert calls <= {action for s in stack.policy for action in as_list(s["Action"])}
 
 
@@ -205,6 +231,8 @@ def enforced() -> Iterator[World]:
 def test_the_function_works_under_its_policy(enforced: World) -> None:
     outcome = enforced.call_handler(load_event("launched.fargate-capacity-rule"))
     assert outcome["outcome"] == "LAUNCHED"
+    outcome = enforced.call_handler(load_event("launched.second-attempt"))
+    assert outcome["outcome"] == "SCHEDULED"
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,12 @@ def test_the_first_command_prints_what_the_readme_shows(
     assert capsys.readouterr().out in blocks("text")
 
 
+def test_the_storm_goes_as_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "uv run rehearse --storm 1000 --policy all\n" in blocks("sh")
+    main(["--storm", "1000", "--policy", "all"])
+    assert capsys.readouterr().out in blocks("text")
+
+
 def test_the_second_command_runs_the_tests() -> None:
     assert "pip install uv && uv run pytest\n" in blocks("sh")
 
@@ -57,7 +63,8 @@ def test_ci_runs_the_two_commands() -> None:
 
 def test_the_outcome_looks_as_shown() -> None:
     with World(Stack(), NOW) as world:
-        outcome = world.call_handler(load_event("launched.second-attempt"))
+        due = {"retry-run-task:due": {"unanswered": 0}}
+        outcome = world.call_handler(load_event("launched.second-attempt") | due)
     assert json.loads(blocks("json")[1]) == outcome
 
 

@@ -31,11 +31,13 @@ def test_a_job_fails_three_times_and_is_then_launched(capsys: pytest.CaptureFixt
     assert task.startswith("arn:aws:ecs:eu-west-1:123456789012:task/jobs/")
     assert (status, result) == (
         0,
-        {"outcome": "LAUNCHED", "runtask_calls": 4, "attempts": 3, "virtual_seconds": 360.0},
+        {"outcome": "LAUNCHED", "runtask_calls": 4, "attempts": 3, "virtual_seconds": 599.0},
     )
     assert [entry["outcome"] for entry in timeline if "outcome" in entry] == [
         "FAILED_AGAIN",
+        "SCHEDULED",
         "FAILED_AGAIN",
+        "SCHEDULED",
         "LAUNCHED",
     ]
 
@@ -60,14 +62,24 @@ def test_capacity_that_stays_away_ends_the_chain_at_its_budget(
     assert (result["runtask_calls"], result["tasks"]) == (11, [])
 
 
-def test_an_outage_is_over_when_it_is_over(capsys: pytest.CaptureFixture[str]) -> None:
-    _, result = rehearsed(capsys, FARGATE, "--outage", "5m")
-    assert (result["outcome"], result["attempts"]) == ("LAUNCHED", 4)
+def test_an_outage_of_75_minutes_is_outlasted(capsys: pytest.CaptureFixture[str]) -> None:
+    _, result = rehearsed(capsys, FARGATE, "--outage", "75m")
+    assert (result["outcome"], result["attempts"]) == ("LAUNCHED", 9)
+    assert 75 * 60 < result["virtual_seconds"] < 90 * 60
+
+
+def test_a_job_that_would_be_too_late_expires(capsys: pytest.CaptureFixture[str]) -> None:
+    old = ("--outage", "75m", "--parameter", "MaxAgeMinutes=30")
+    status, result = rehearsed(capsys, FARGATE, *old)
+    assert (status, result["outcome"]) == (1, "EXPIRED")
+    assert result["virtual_seconds"] <= 30 * 60
 
 
 def test_duplicate_events_start_one_task(capsys: pytest.CaptureFixture[str]) -> None:
-    _, result = rehearsed(capsys, FARGATE, "--duplicates")
+    _, result = rehearsed(capsys, FARGATE, "--duplicates", "--failures", "6")
     assert (result["outcome"], len(result["tasks"])) == ("LAUNCHED", 1)
+    # Twins wait under one name: the calls double once and not at every attempt.
+    assert (result["attempts"], result["runtask_calls"]) == (6, 1 + 6 * 2)
 
 
 def test_a_permanent_reason_ends_the_chain(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Settings: read once from the environment, and what they are narrowed to."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,9 +23,15 @@ def test_the_templates_defaults_are_read() -> None:
         account="123456789012",
         function_name="retry-run-task-RetryRunTask",
         max_attempts=10,
+        max_age=None,
+        backoff_base=timedelta(seconds=60),
+        backoff_cap=timedelta(seconds=900),
         retry_partial_failures=False,
         cluster_arns=(f"{HOME}:cluster/*",),
         task_definition_arns=(f"{HOME}:task-definition/*:*",),
+        schedule_group="retry-run-task-ScheduleGroup",
+        scheduler_role_arn="arn:aws:iam::123456789012:role/retry-run-task-SchedulerRole",
+        dead_letter_queue_arn="arn:aws:sqs:eu-west-1:123456789012:retry-run-task-DeadLetterQueue",
     )
 
 
@@ -32,6 +39,7 @@ def test_an_alias_does_not_change_who_the_function_is() -> None:
     stack = Stack()
     aliased = Settings.read(stack.environment, f"{stack.function_arn}:live")
     assert aliased.function_name == "retry-run-task-RetryRunTask"
+    assert aliased.function_arn == stack.function_arn
 
 
 @pytest.mark.parametrize(
@@ -42,6 +50,11 @@ def test_an_alias_does_not_change_who_the_function_is() -> None:
         ("MAX_ATTEMPTS", "101"),
         ("MAX_ATTEMPTS", "ten"),
         ("MAX_ATTEMPTS", "1" * 5000),
+        ("BACKOFF_BASE_SECONDS", "59"),
+        ("BACKOFF_CAP_SECONDS", "59"),
+        ("MAX_AGE_MINUTES", "-1"),
+        ("SCHEDULE_GROUP", ""),
+        ("SCHEDULER_ROLE_ARN", None),
         ("RETRY_PARTIAL_FAILURES", "yes"),
         ("CLUSTER_ARNS", ""),
         ("CLUSTER_ARNS", "jobs"),

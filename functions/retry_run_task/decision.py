@@ -1,15 +1,23 @@
 """Decide: what is to be done about a failed call. Pure: no client, no environment, no clock."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from botocore.model import StructureShape
 
-from retry_run_task.failed_call import EVENT_ID, FailedCall, read_time, write_time
+from retry_run_task.backoff import delay
+from retry_run_task.failed_call import (
+    EVENT_ID,
+    FailedCall,
+    read_time,
+    write_due_attempt,
+    write_time,
+)
 from retry_run_task.request import NotExact, exact, exact_request
 from retry_run_task.settings import Settings
 
@@ -23,6 +31,13 @@ CHAIN_TAGS = (ATTEMPT_TAG, ORIGIN_TAG, SINCE_TAG)
 MAX_TAGS = 50
 
 
+# The longest budget that a stack (MaxAttempts) or a job (its tag) can have.
+MAX_BUDGET = 100
+
+# A schedule's input takes 256 KB (Scheduler quotas), be they of 1000 or of 1024. CloudTrail omits a
+# request above 100 KB, so that hardly one comes near; one that does is asked for at once.
+MAX_PAYLOAD = 256_000
+
 # Only a changed request, cluster or quota mends these (ECS: API failure reasons); and so with
 # "The requested CPU|MEMORY configuration is above your limit" of Fargate.
 PERMANENT = ("ATTRIBUTE", "LOCATION", "MISSING", "INACTIVE")
@@ -33,9 +48,12 @@ class Outcome(StrEnum):
 
     LAUNCHED = "LAUNCHED"
     FAILED_AGAIN = "FAILED_AGAIN"
+    SCHEDULED = "SCHEDULED"
+    ALREADY_SCHEDULED = "ALREADY_SCHEDULED"
     ALREADY_LAUNCHED = "ALREADY_LAUNCHED"
     OPTED_OUT = "OPTED_OUT"
     EXHAUSTED = "EXHAUSTED"
+    EXPIRED = "EXPIRED"
     NOT_RETRYABLE = "NOT_RETRYABLE"
     NOT_REPLAYABLE = "NOT_REPLAYABLE"
 
@@ -73,6 +91,17 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask ECS later: a schedule of this name invokes the function with `payload` (JSON) then."""
+
+    chain: Chain
+    name: str
+    until: datetime
+    payload: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Ask nothing: the outcome, and a sentence that tells a person why."""
 
@@ -81,7 +110,7 @@ class Stop:
     detail: str
 
 
-Decision = Launch | Stop
+Decision = Launch | Wait | Stop
 
 
 def decide(
@@ -104,10 +133,33 @@ def decide(
         if call.replay_name is not None:
             # A person asked for it: the whole budget again, from where the counter stands.
             chain = replace(chain, since=now, end=chain.made + budget)
-        return _end(call, chain, settings) or _next(call, chain, tags, note, run_task)
+        attempt = replace(chain, attempt=chain.made + 1)
+        due = now if _is_due(call, attempt) else _due(call, attempt, settings, now)
+        end = _end(call, chain, settings, due)
+        if end is not None:
+            return end
+        request = _next_request(call, attempt, tags, run_task)
+        if due > now:
+            payload = _payload(call, settings)
+            if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
+                return Wait(attempt, _schedule_name(call, attempt), due, payload, note)
+        return Launch(attempt, request, note)
     except NotExact as problem:
         detail = f"The request can not be repeated: {problem}."
         return Stop(chain, Outcome.NOT_REPLAYABLE, detail)
+
+
+def follow(call: FailedCall, request: Mapping[str, Any], *, answered: bool) -> FailedCall:
+    """What to decide on after an attempt that failed without an event of its own.
+
+    `request` is what the attempt sent. Where ECS did not say whether it started anything, the same
+    attempt is due again, under the same token: another one could start the job a second time.
+    """
+    if answered:
+        return replace(
+            call, parameters=request, tasks=(), replay_name=None, due=False, unanswered=0
+        )
+    return replace(call, due=False, unanswered=call.unanswered + 1)
 
 
 def _new_chain(call: FailedCall, settings: Settings, budget: int) -> Chain:
@@ -118,31 +170,51 @@ def _new_chain(call: FailedCall, settings: Settings, budget: int) -> Chain:
     return Chain(call.event_id, call.event_time, 0, budget)
 
 
-def _end(call: FailedCall, chain: Chain, settings: Settings) -> Stop | None:
+def _is_due(call: FailedCall, attempt: Chain) -> bool:
+    """Attempt 1 is made at once: CloudTrail's latency has passed. The others have to wait."""
+    return call.due or (attempt.made == 1 and not call.unanswered)
+
+
+def _due(call: FailedCall, attempt: Chain, settings: Settings, now: datetime) -> datetime:
+    """When to make the attempt: in whole seconds, as a schedule takes it."""
+    number = attempt.made + call.unanswered
+    wait = delay(attempt.origin, number, settings.backoff_base, settings.backoff_cap)
+    return (now + wait + timedelta(seconds=1, microseconds=-1)).replace(microsecond=0)
+
+
+def _schedule_name(call: FailedCall, attempt: Chain) -> str:
+    name = f"{attempt.origin}-{attempt.attempt}"
+    return f"{name}.{call.unanswered}" if call.unanswered else name
+
+
+def _payload(call: FailedCall, settings: Settings) -> str:
+    event = write_due_attempt(call, settings.account, settings.region)
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+
+
+def _end(call: FailedCall, chain: Chain, settings: Settings, due: datetime) -> Stop | None:
     """Why there is no next attempt, if there is none."""
     if call.missing < 1:
         return Stop(chain, Outcome.ALREADY_LAUNCHED, "ECS placed every task that was asked for.")
-    if call.placed and chain.made == 0 and not settings.retry_partial_failures:
+    if call.tasks and chain.made == 0 and not settings.retry_partial_failures:
         detail = "ECS placed some of the tasks, and the stack's RetryPartialFailures is false."
         return Stop(chain, Outcome.OPTED_OUT, detail)
     if all(_is_permanent(reason) for reason in call.reasons):
         return Stop(chain, Outcome.NOT_RETRYABLE, "Asking again does not help against the reasons.")
-    if chain.made >= chain.end:
+    if chain.made + call.unanswered >= chain.end:
         return Stop(chain, Outcome.EXHAUSTED, f"All {chain.end} attempts failed.")
+    if settings.max_age is not None and due - chain.since > settings.max_age:
+        detail = f"The next attempt would be later than the maximum age of {settings.max_age}."
+        return Stop(chain, Outcome.EXPIRED, detail)
     return None
 
 
-def _next(
-    call: FailedCall,
-    chain: Chain,
-    tags: list[dict[str, str]],
-    note: str,
-    run_task: StructureShape,
-) -> Launch:
+def _next_request(
+    call: FailedCall, attempt: Chain, tags: list[dict[str, str]], run_task: StructureShape
+) -> dict[str, Any]:
     """The caller's request again: what is still missing of it, with our tags and our token."""
-    attempt = replace(chain, attempt=chain.made + 1)
     request = exact_request(call.parameters, run_task)
-    if call.placed:
+    if call.tasks:
         request["count"] = call.missing
     ours = {
         ATTEMPT_TAG: attempt.counter,
@@ -154,7 +226,7 @@ def _next(
         raise NotExact("tags", f"has no room for {len(ours)} more: ECS takes {MAX_TAGS}")
     request["tags"] = theirs + [{"key": key, "value": value} for key, value in ours.items()]
     request["clientToken"] = f"{attempt.origin}-{attempt.attempt}"
-    return Launch(attempt, request, note)
+    return request
 
 
 def _tags(parameters: Mapping[str, Any], run_task: StructureShape) -> list[dict[str, str]]:
@@ -175,9 +247,12 @@ def _budget(tags: list[dict[str, str]], default: int) -> tuple[int, str]:
     text = _value(tags, MAX_ATTEMPTS_TAG)
     if text is None:
         return default, ""
-    if re.fullmatch("[0-9]{1,3}", text) and int(text) <= 100:
+    if re.fullmatch("[0-9]{1,3}", text) and int(text) <= MAX_BUDGET:
         return int(text), ""
-    return default, f"The job's tag {MAX_ATTEMPTS_TAG} is not a whole number from 0 to 100."
+    return (
+        default,
+        f"The job's tag {MAX_ATTEMPTS_TAG} is not a whole number from 0 to {MAX_BUDGET}.",
+    )
 
 
 def _chain_in(tags: list[dict[str, str]]) -> Chain | None:
@@ -189,7 +264,7 @@ def _chain_in(tags: list[dict[str, str]]) -> Chain | None:
     if attempt is None and origin is None and since is None:
         return None
     counter = re.fullmatch("([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", attempt or "")
-    if counter is None:
+    if counter is None or int(counter[2]) - int(counter[1]) > MAX_BUDGET:
         raise NotExact(f"tags[{ATTEMPT_TAG}]", "is not a counter like 3/10")
     if not EVENT_ID.fullmatch(origin or ""):
         raise NotExact(f"tags[{ORIGIN_TAG}]", "is not an event's identifier")

@@ -11,6 +11,10 @@ from typing import Any
 EVENT_ID = re.compile("[0-9A-Za-z-]{1,50}")
 
 
+# Marks a due attempt. No event of a bus can have it: PutEvents takes no top-level fields.
+DUE = "retry-run-task:due"
+
+
 class NotAFailedCall(ValueError):
     """The payload holds no RunTask call of this account and Region that launched too little."""
 
@@ -26,8 +30,11 @@ class FailedCall:
     """A RunTask call: HTTP 200, but not every task that it asked for.
 
     `parameters` are the request as CloudTrail shows it, unchecked; `reasons` say why ECS placed no
-    more, each once; `placed` counts the tasks that it did place; `replay_name` is set where an
+    more, each once; `tasks` are the ARNs of those that it did place; `replay_name` is set where an
     operator sent the event again from an archive.
+
+    `due` says that the wait for the next attempt is over; `unanswered`, how many times that attempt
+    was made without an answer that tells whether it started anything.
     """
 
     event_id: str
@@ -35,24 +42,27 @@ class FailedCall:
     caller_arn: str
     parameters: Mapping[str, Any]
     reasons: tuple[str, ...]
-    placed: int = 0
+    tasks: tuple[str, ...] = ()
     replay_name: str | None = None
+    due: bool = False
+    unanswered: int = 0
 
     @property
     def missing(self) -> int:
         """How many tasks are still to be placed; RunTask's default `count` is 1."""
         count = self.parameters.get("count")
         if count is None:
-            return 1 - self.placed
+            return 1 - len(self.tasks)
         # An ill-typed count says nothing: at least one is missing until the request is checked.
-        return count - self.placed if type(count) is int else 1
+        return count - len(self.tasks) if type(count) is int else 1
 
 
 def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
     """The failed call in an EventBridge event "AWS API Call via CloudTrail".
 
-    Raises NotAFailedCall, which names the field, for anything else. The fields are those of
-    CloudTrail's record contents: null means the same as absent, and unknown ones are ignored.
+    With the member DUE beside the event's own, it is a due attempt (see write_due_attempt). The
+    other fields are those of CloudTrail's record contents: null means the same as absent, and
+    unknown ones are ignored. Raises NotAFailedCall, which names the field, for anything else.
     """
     event = _object({"the payload": payload}, "the payload", "")
     _expect(event, "source", "aws.ecs")
@@ -71,7 +81,7 @@ def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
     parameters = _object(detail, "requestParameters", "detail.")
     response = _object(detail, "responseElements", "detail.")
     failures = _list_of_objects(response, "failures")
-    placed = [task for task in _list_of_objects(response, "tasks") if task.get("taskArn")]
+    tasks = [task.get("taskArn") for task in _list_of_objects(response, "tasks")]
     if not failures:
         raise NotAFailedCall("detail.responseElements.failures", "is empty: nothing failed")
 
@@ -89,15 +99,46 @@ def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
     identity = detail.get("userIdentity")
     caller_arn = identity.get("arn") if isinstance(identity, dict) else None
     replay_name = event.get("replay-name")
+    unanswered = _unanswered(event)
     return FailedCall(
         event_id=event_id,
         event_time=event_time,
         caller_arn=caller_arn if isinstance(caller_arn, str) else "",
         parameters=parameters,
         reasons=reasons_of(failures),
-        placed=len(placed),
+        tasks=tuple(str(arn) for arn in tasks if arn),
         replay_name=None if replay_name is None else str(replay_name),
+        due=unanswered is not None,
+        unanswered=unanswered or 0,
     )
+
+
+def write_due_attempt(call: FailedCall, account: str, region: str) -> dict[str, Any]:
+    """The inverse of read_failed_call: what the function is invoked with when the wait is over.
+
+    Only what is read again is written, so that it fits into a schedule's input.
+    """
+    event = {
+        DUE: {"unanswered": call.unanswered},
+        "source": "aws.ecs",
+        "detail-type": "AWS API Call via CloudTrail",
+        "account": account,
+        "region": region,
+        "detail": {
+            "eventSource": "ecs.amazonaws.com",
+            "eventName": "RunTask",
+            "awsRegion": region,
+            "eventID": call.event_id,
+            "eventTime": write_time(call.event_time),
+            "userIdentity": {"arn": call.caller_arn},
+            "requestParameters": call.parameters,
+            "responseElements": {
+                "tasks": [{"taskArn": arn} for arn in call.tasks],
+                "failures": [{"reason": reason} for reason in call.reasons],
+            },
+        },
+    }
+    return event if call.replay_name is None else event | {"replay-name": call.replay_name}
 
 
 def reasons_of(failures: list[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -118,6 +159,16 @@ def read_time(text: object) -> datetime | None:
 def write_time(moment: datetime) -> str:
     """The inverse of read_time."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _unanswered(event: Mapping[str, Any]) -> int | None:
+    """The count in a due attempt, None in an event that has not waited."""
+    if event.get(DUE) is None:
+        return None
+    count = _object(event, DUE, "").get("unanswered")
+    if type(count) is not int or count < 0:
+        raise NotAFailedCall(f"{DUE}.unanswered", "is not a count")
+    return count
 
 
 def _expect(parent: Mapping[str, Any], field: str, wanted: str, path: str = "") -> None:

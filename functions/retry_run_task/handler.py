@@ -11,14 +11,18 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from retry_run_task.decision import Chain, Outcome, Stop, decide
+from retry_run_task import launch as launching
+from retry_run_task import schedule as scheduling
+from retry_run_task.decision import Chain, Decision, Launch, Outcome, Stop, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
-from retry_run_task.launch import CLIENT_CONFIG, Answer, TokenSpent, launch
+from retry_run_task.launch import Answer, NoEvent, launch
+from retry_run_task.schedule import schedule
 from retry_run_task.settings import Settings
 
 if TYPE_CHECKING:
     from botocore.model import StructureShape
     from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
 logger = Logger(service="retry-run-task")
 metrics = Metrics(namespace="RetryRunTask", service="retry-run-task")
@@ -26,35 +30,42 @@ metrics = Metrics(namespace="RetryRunTask", service="retry-run-task")
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """One failed call in, its outcome out. Raises NotAFailedCall for any other payload.
+    """A failed call or a due attempt in, its outcome out. Raises NotAFailedCall for all else.
 
-    What ECS rejects escapes as botocore's ClientError: Lambda tries the same event twice more.
+    What AWS rejects escapes as botocore's ClientError: Lambda tries the same payload twice more.
     """
     settings = Settings.read(os.environ, context.invoked_function_arn)
     call = read_failed_call(event, settings.account, settings.region)
-    chain, answer = retry(call, settings, ecs_client())
+    chain, answer = retry(call, settings)
     outcome = describe(call, chain, answer)
     report(outcome, chain, context.function_name)
     return outcome
 
 
-def retry(call: FailedCall, settings: Settings, ecs: "ECSClient") -> tuple[Chain, Answer]:
-    """Decide and act."""
-    model = ecs.meta.service_model.operation_model("RunTask")
-    run_task = cast("StructureShape", model.input_shape)
-    while True:
-        decision = decide(call, settings, datetime.now(UTC), run_task)
-        if isinstance(decision, Stop):
-            return decision.chain, Answer(decision.outcome, (), decision.detail)
-        try:
-            answer = launch(ecs, decision.request)
-        except TokenSpent:
-            # The attempt has failed before, and its own event may have come and gone: go on as
-            # that event would. Every turn counts the attempt up, so the budget ends this.
-            call = replace(call, parameters=decision.request, placed=0, replay_name=None)
-        else:
-            details = " ".join(filter(None, (answer.detail, decision.detail)))
-            return decision.chain, replace(answer, detail=details)
+def retry(call: FailedCall, settings: Settings) -> tuple[Chain, Answer]:
+    """Decide and act; and once more, where the attempt came to nothing that an event would tell."""
+    decision = decide(call, settings, datetime.now(UTC), run_task_shape())
+    try:
+        return decision.chain, act(decision, settings)
+    except NoEvent as failure:
+        follow_up = follow(call, cast("Launch", decision).request, answered=failure.answered)
+        decision = decide(follow_up, settings, datetime.now(UTC), run_task_shape())
+        if isinstance(decision, Launch):
+            raise  # it is too large to wait in a schedule: Lambda tries the event again
+        answer = act(decision, settings)
+        return decision.chain, replace(answer, detail=f"{failure} {answer.detail}")
+
+
+def act(decision: Decision, settings: Settings) -> Answer:
+    """At most one write to AWS."""
+    match decision:
+        case Stop(_, outcome, detail):
+            return Answer(outcome, (), detail)
+        case Launch():
+            answer = launch(ecs_client(), decision.request)
+        case Wait():
+            answer = schedule(scheduler_client(), decision, settings)
+    return replace(answer, detail=" ".join(filter(None, (answer.detail, decision.detail))))
 
 
 def describe(call: FailedCall, chain: Chain, answer: Answer) -> dict[str, Any]:
@@ -84,6 +95,17 @@ def report(outcome: dict[str, Any], chain: Chain, function_name: str) -> None:
     metrics.flush_metrics()
 
 
+def run_task_shape() -> "StructureShape":
+    """RunTask's input in the model of the botocore that sends it."""
+    model = ecs_client().meta.service_model.operation_model("RunTask")
+    return cast("StructureShape", model.input_shape)
+
+
 @cache
 def ecs_client() -> "ECSClient":
-    return boto3.client("ecs", config=CLIENT_CONFIG)
+    return boto3.client("ecs", config=launching.CLIENT_CONFIG)
+
+
+@cache
+def scheduler_client() -> "EventBridgeSchedulerClient":
+    return boto3.client("scheduler", config=scheduling.CLIENT_CONFIG)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from retry_run_task.decision import Outcome
 from retry_run_task.failed_call import reasons_of
@@ -12,16 +13,32 @@ from retry_run_task.failed_call import reasons_of
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
 
-# Three tries of 3 + 12 s and the waits between them (at most 1 + 2 s) end before the function's
-# timeout of 60 s. RunTask answers within a few seconds; a try that timed out after it took effect
-# is safe to repeat, because it carries the same client token.
+# Three tries of 3 + 12 s and the waits between them (at most 1 + 2 s): RunTask answers within a few
+# seconds. A try that timed out after it took effect is safe to repeat, by its client token.
 CLIENT_CONFIG = Config(
     connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 3}
 )
 
 
-class TokenSpent(Exception):
-    """The attempt's client token belongs to an earlier call that launched nothing."""
+# Errors that pass, and that started nothing: throttles of ECS, and of EC2 behind it, in which only
+# the message tells (dagster#33439, dask-cloudprovider#56); the limit of tasks in provisioning.
+THROTTLES = ("ThrottlingException", "Throttling", "RequestLimitExceeded")
+THROTTLE_MESSAGES = (
+    "Tasks provisioning capacity limit exceeded",
+    "Rate exceeded",
+    "RequestLimitExceeded",
+)
+
+
+class NoEvent(Exception):
+    """The attempt came to nothing, and no failure event of its own will continue the chain.
+
+    `answered` is False where ECS did not say whether it started anything.
+    """
+
+    def __init__(self, why: str, *, answered: bool) -> None:
+        super().__init__(why)
+        self.answered = answered
 
 
 class NoReason(Exception):
@@ -40,8 +57,8 @@ class Answer:
 def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
     """Send the request to ECS.
 
-    Raises TokenSpent where the token was used up by a failure, and botocore's ClientError for
-    whatever else ECS rejects. Raises NoReason for an answer that leads nowhere.
+    Raises NoEvent for errors that pass, NoReason for an answer that leads nowhere, and botocore's
+    ClientError for whatever else ECS rejects.
     """
     try:
         response = ecs.run_task(**request)
@@ -50,8 +67,17 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
         # it is bound to (ConflictException in the ECS API reference).
         bound: list[str] = conflict.response.get("resourceIds") or []  # type: ignore[assignment]
         if not bound:
-            raise TokenSpent from conflict
+            raise NoEvent(
+                "The attempt's token was spent on a failure.", answered=True
+            ) from conflict
         return Answer(Outcome.ALREADY_LAUNCHED, tuple(bound), "This attempt was made before.")
+    except ecs.exceptions.ServerException as error:
+        raise NoEvent("ECS answered with ServerException.", answered=False) from error
+    except ClientError as error:
+        if _is_throttle(error):
+            code = error.response["Error"]["Code"]
+            raise NoEvent(f"ECS answered with {code}.", answered=True) from error
+        raise
     tasks = tuple(task["taskArn"] for task in response["tasks"])
     if len(tasks) >= request.get("count", 1):
         return Answer(Outcome.LAUNCHED, tasks)
@@ -60,3 +86,11 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
         raise NoReason(f"ECS placed {len(tasks)} tasks of the attempt and gave no reason.")
     reasons = reasons_of(response["failures"])  # type: ignore[arg-type]
     return Answer(Outcome.FAILED_AGAIN, tasks, f"ECS answered: {'; '.join(reasons)}.")
+
+
+def _is_throttle(error: ClientError) -> bool:
+    details = error.response["Error"]
+    if details["Code"] in THROTTLES:
+        return True
+    kinds = ("ClientException", "InvalidParameterException")
+    return details["Code"] in kinds and any(m in details["Message"] for m in THROTTLE_MESSAGES)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
 
@@ -21,7 +22,7 @@ class Settings:
     """The function's own identity, and the parameters of its stack.
 
     `cluster_arns` and `task_definition_arns` are ARN patterns with the wildcards of IAM (`*`, `?`):
-    the same values that the function's policy is narrowed to.
+    the same values that the function's policy is narrowed to. `max_age` is None for no limit.
     """
 
     partition: str
@@ -29,9 +30,23 @@ class Settings:
     account: str
     function_name: str
     max_attempts: int
+    max_age: timedelta | None
+    backoff_base: timedelta
+    backoff_cap: timedelta
     retry_partial_failures: bool
     cluster_arns: tuple[str, ...]
     task_definition_arns: tuple[str, ...]
+    schedule_group: str
+    scheduler_role_arn: str
+    dead_letter_queue_arn: str
+
+    @property
+    def function_arn(self) -> str:
+        """The function itself, without an alias."""
+        return (
+            f"arn:{self.partition}:lambda:{self.region}:{self.account}"
+            f":function:{self.function_name}"
+        )
 
     @classmethod
     def read(cls, environ: Mapping[str, str], function_arn: str) -> Self:
@@ -46,9 +61,15 @@ class Settings:
             account=account,
             function_name=function_name,
             max_attempts=_number(environ, "MAX_ATTEMPTS", 1, 100),
+            max_age=timedelta(minutes=_number(environ, "MAX_AGE_MINUTES", 0, 525600)) or None,
+            backoff_base=timedelta(seconds=_number(environ, "BACKOFF_BASE_SECONDS", 60, 86400)),
+            backoff_cap=timedelta(seconds=_number(environ, "BACKOFF_CAP_SECONDS", 60, 86400)),
             retry_partial_failures=_flag(environ, "RETRY_PARTIAL_FAILURES"),
             cluster_arns=_patterns(environ, "CLUSTER_ARNS"),
             task_definition_arns=_patterns(environ, "TASK_DEFINITION_ARNS"),
+            schedule_group=_text(environ, "SCHEDULE_GROUP"),
+            scheduler_role_arn=_text(environ, "SCHEDULER_ROLE_ARN"),
+            dead_letter_queue_arn=_text(environ, "DEAD_LETTER_QUEUE_ARN"),
         )
 
     def covers(self, cluster: object, task_definition: object) -> bool:
@@ -89,6 +110,13 @@ def _number(environ: Mapping[str, str], variable: str, low: int, high: int) -> i
     if text is None or not re.fullmatch("[0-9]{1,9}", text) or not low <= int(text) <= high:
         raise BadSetting(variable, text, f"must be a whole number from {low} to {high}")
     return int(text)
+
+
+def _text(environ: Mapping[str, str], variable: str) -> str:
+    text = environ.get(variable)
+    if not text:
+        raise BadSetting(variable, text, "must not be empty")
+    return text
 
 
 def _flag(environ: Mapping[str, str], variable: str) -> bool:

@@ -9,20 +9,25 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from rehearsal import EVENTS
 from rehearsal.ecs import CAPACITY
+from rehearsal.storm import POLICIES, Storm, plot, table
 from rehearsal.template import BadParameter, Stack
 from rehearsal.world import World
+from retry_run_task.failed_call import NotAFailedCall
 
 EPILOG = """\
 examples:
   rehearse events/launched.fargate-capacity-rule.json
       a nightly job fails three times and is then launched
-  rehearse events/launched.fargate-capacity-rule.json --outage 10m --parameter MaxAttempts=20
-      capacity is missing for ten minutes, and the stack has another budget
+  rehearse events/launched.fargate-capacity-rule.json --outage 75m --parameter MaxAttempts=20
+      capacity is missing for 75 minutes, and the stack has another budget
   rehearse events/launched.fargate-capacity-rule.json --duplicates
       every event arrives twice: still one task
   rehearse my-event.json --show-request
       a failed call of your own account, as EventBridge or CloudTrail shows it
+  rehearse --storm 1000 --policy all
+      a thousand jobs fail in one minute; this stack beside other systems' retries
 
 exit status:
   0  the job was launched
@@ -30,6 +35,9 @@ exit status:
   2  bad input
   3  it was left alone: the rule does not match the event, or the job opted out
 """
+
+# Outcomes that are not the job's end.
+UNDERWAY = ("FAILED_AGAIN", "SCHEDULED", "ALREADY_SCHEDULED", "ALREADY_LAUNCHED")
 
 
 class BadInput(Exception):
@@ -40,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit status (see `rehearse --help`)."""
     options = _parser().parse_args(argv)
     try:
+        if options.storm:
+            return storm(options)
         world = rehearse(options)
-    except (BadInput, BadParameter) as problem:
+    except (BadInput, BadParameter, NotAFailedCall) as problem:
         print(f"rehearse: {problem}", file=sys.stderr)
         return 2
     result = summary(world)
@@ -54,6 +64,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\nThe last request, as ECS received it:")
             print(json.dumps(request, indent=2))
     return {"LAUNCHED": 0, "OPTED_OUT": 3, "UNMATCHED": 3}.get(result["outcome"], 1)
+
+
+def storm(options: argparse.Namespace) -> int:
+    """Play the storm under each policy asked for, and print how it went. Raises BadInput."""
+    event = read_event(options.event)
+    stack = Stack(dict(options.parameter), account=event["account"], region=event["region"])
+    outage = options.outage or timedelta(minutes=25)
+    policies = POLICIES if options.policy == "all" else (options.policy,)
+    storms = {name: Storm(event, stack, options.storm, outage, name).run() for name in policies}
+    results = {name: played.summary() for name, played in storms.items()}
+    if options.json:
+        print(json.dumps(results, indent=2))
+    else:
+        until = next(iter(storms.values())).start + outage * 2
+        waiting = {name: played.waiting(60, until) for name, played in storms.items()}
+        print(f"{options.storm:,} jobs fail within a minute; capacity is missing for {outage}.\n")
+        print(table(results))
+        print(f"\nJobs that wait, from the first failure to {outage * 2} after it:\n")
+        print(plot(waiting, options.storm))
+        print(" " * (max(map(len, waiting)) + 2 + 30) + "▲ capacity is back")
+    lost = any(figures["launched"] < figures["jobs"] for figures in results.values())
+    return 1 if lost else 0
 
 
 def rehearse(options: argparse.Namespace) -> World:
@@ -109,7 +141,7 @@ def summary(world: World) -> dict[str, Any]:
     """
     outcomes = [entry["outcome"] for entry in world.outcomes]
     launched = not world.missing
-    ends = [name for name in outcomes if name not in ("FAILED_AGAIN", "ALREADY_LAUNCHED")]
+    ends = [name for name in outcomes if name not in UNDERWAY]
     outcome = ends[-1] if ends else ("FAILED" if world.dead else "UNMATCHED")
     attempts = [str(entry["attempt"]).partition("/")[0] for entry in world.outcomes]
     return {
@@ -155,7 +187,25 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("event", type=Path, help="a JSON file with one EventBridge event")
+    parser.add_argument(
+        "event",
+        type=Path,
+        nargs="?",
+        default=EVENTS / "launched.fargate-capacity-rule.json",
+        help="a JSON file with one EventBridge event (default: a job on Fargate)",
+    )
+    parser.add_argument(
+        "--storm",
+        type=_positive,
+        metavar="N",
+        help="N jobs fail within a minute, under ECS's documented rates (--outage: default 25m)",
+    )
+    parser.add_argument(
+        "--policy",
+        choices=(*POLICIES, "all"),
+        default=POLICIES[0],
+        help="whose retries the storm is played with (default: %(default)s)",
+    )
     parser.add_argument(
         "--failures",
         type=_positive,

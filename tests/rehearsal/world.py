@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Self, cast
 from unittest import mock
 
@@ -28,6 +29,8 @@ from retry_run_task import handler as function
 # How long an event takes from CloudTrail to the rule. Seconds to minutes (aws-facts, section 1).
 CLOUDTRAIL_LATENCY = timedelta(seconds=90)
 DUPLICATE_LATENCY = timedelta(seconds=2)
+# Scheduler fires within 60 s after the time that a schedule names (aws-facts, section 5).
+SCHEDULER_LATENCY = timedelta(seconds=30)
 # When Lambda tries an asynchronous invocation again that raised (Lambda developer guide,
 # "Error handling for asynchronous invocation").
 LAMBDA_RETRIES = (timedelta(minutes=1), timedelta(minutes=2))
@@ -68,6 +71,7 @@ class World:
         self.ecs = ScarceEcs(
             stack.account, stack.region, on_call=self._record, now=lambda: self.now, **scarcity
         )
+        self._scheduled: set[str] = set()
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = 0
         self._asked = 1
@@ -85,8 +89,11 @@ class World:
         enter(mock_aws())
         mock_random.seed(0)  # the same tasks' ids in every run
         enter(self.ecs.in_place_of_motos())
-        function.ecs_client.cache_clear()
-        self._exit.callback(function.ecs_client.cache_clear)
+        group = self.stack.environment["SCHEDULE_GROUP"]
+        boto3.client("scheduler").create_schedule_group(Name=group)
+        for client in (function.ecs_client, function.scheduler_client):
+            client.cache_clear()
+            self._exit.callback(client.cache_clear)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -166,6 +173,27 @@ class World:
             return
         self.outcomes.append(outcome)
         self.tell("Lambda", _sentence(outcome), **outcome)
+        self._watch_schedules()
+
+    def _watch_schedules(self) -> None:
+        """moto keeps schedules and never fires one: that is done here, and each is then deleted."""
+        scheduler = boto3.client("scheduler")
+        group = self.stack.environment["SCHEDULE_GROUP"]
+        for summary in scheduler.list_schedules(GroupName=group)["Schedules"]:
+            name = summary["Name"]
+            if name not in self._scheduled:
+                self._scheduled.add(name)
+                schedule = scheduler.get_schedule(GroupName=group, Name=name)
+                at = datetime.fromisoformat(schedule["ScheduleExpression"][3:-1] + "+00:00")
+                payload = schedule["Target"]["Input"]
+                self._at(at + SCHEDULER_LATENCY, partial(self._fire, group, name, payload))
+
+    def _fire(self, group: str, name: str, payload: str) -> None:
+        boto3.client("scheduler").delete_schedule(GroupName=group, Name=name)
+        self._scheduled.remove(name)
+        for _ in range(2 if self.duplicates else 1):  # at least once
+            self.tell("Scheduler", f"{name} is due")
+            self._invoke(json.loads(payload), LAMBDA_RETRIES)
 
     def call_handler(self, payload: dict[str, Any]) -> dict[str, Any]:
         context = LambdaContext()

@@ -1,0 +1,24 @@
+"""When the next attempt is made."""
+
+import hashlib
+from datetime import timedelta
+
+# EventBridge Scheduler fires within 60 s of the time it was given, and may refuse a past one
+# (Scheduler user guide, "Schedule types"): nothing is asked of it that is nearer than that.
+SHORTEST = timedelta(seconds=60)
+
+
+def delay(origin: str, attempt: int, base: timedelta, cap: timedelta) -> timedelta:
+    """How long attempt 2, 3, … waits: exponential, capped, spread, and never under a minute.
+
+    The spread is as good as random over many jobs, but the same for the same attempt: twins of one
+    event compute one time (AWS Architecture Blog, "Exponential Backoff And Jitter": equal jitter).
+    """
+    # The shortest base reaches the longest cap, a day, before the eleventh doubling.
+    longest = min(cap, base * (1 << min(attempt - 2, 11)))
+    return max(SHORTEST, longest * (0.5 + spread(f"{origin}-{attempt}") / 2))
+
+
+def spread(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48

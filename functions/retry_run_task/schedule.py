@@ -1,0 +1,47 @@
+"""Act: one schedule that invokes the function again when the next attempt is due."""
+
+from typing import TYPE_CHECKING
+
+from botocore.config import Config
+
+from retry_run_task.decision import Outcome, Wait
+from retry_run_task.launch import Answer
+from retry_run_task.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
+
+# Two tries of 3 + 7 s and the wait between them (at most 1 s): with RunTask's 48 s before them, all
+# end within the function's timeout of 90 s.
+CLIENT_CONFIG = Config(
+    connect_timeout=3, read_timeout=7, retries={"mode": "standard", "total_max_attempts": 2}
+)
+
+
+def schedule(scheduler: "EventBridgeSchedulerClient", wait: Wait, settings: Settings) -> Answer:
+    """Create the schedule; one that is there already is its twin's.
+
+    Raises botocore's ClientError for whatever Scheduler rejects.
+    """
+    until = wait.until.strftime("%Y-%m-%dT%H:%M:%S")
+    try:
+        scheduler.create_schedule(
+            Name=wait.name,
+            GroupName=settings.schedule_group,
+            ScheduleExpression=f"at({until})",
+            ScheduleExpressionTimezone="UTC",
+            FlexibleTimeWindow={"Mode": "OFF"},
+            ActionAfterCompletion="DELETE",
+            Target={
+                "Arn": settings.function_arn,
+                "RoleArn": settings.scheduler_role_arn,
+                "Input": wait.payload,
+                # The longest that Scheduler tries to deliver: a late attempt is better than none,
+                # and the maximum age is checked when it arrives.
+                "RetryPolicy": {"MaximumRetryAttempts": 185, "MaximumEventAgeInSeconds": 86400},
+                "DeadLetterConfig": {"Arn": settings.dead_letter_queue_arn},
+            },
+        )
+    except scheduler.exceptions.ConflictException:
+        return Answer(Outcome.ALREADY_SCHEDULED, (), "Its twin waits already.")
+    return Answer(Outcome.SCHEDULED, (), f"It waits until {until}Z.")
