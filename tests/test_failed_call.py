@@ -44,12 +44,13 @@ def test_a_failed_call_is_read_from_its_event() -> None:
             "arn:aws:sts::123456789012:assumed-role/nightly-report-events/"
             "5d41402abc4b2a76b9719d911017c592"
         ),
+        invoked_by="events.amazonaws.com",
         parameters=event["detail"]["requestParameters"],
         reasons=(CAPACITY,),
         tasks=(),
         replay_name=None,
         due=False,
-        unanswered=0,
+        unspent=False,
     )
 
 
@@ -78,9 +79,9 @@ def test_a_failed_call_is_read_from_its_event() -> None:
         (lambda e: e["detail"].update(eventID=None), "detail.eventID is None"),
         (lambda e: e["detail"].update(eventID="x" * 51), "detail.eventID is"),
         (lambda e: e.update({"retry-run-task:due": True}), "due is not a JSON object"),
-        (lambda e: e.update({"retry-run-task:due": {}}), "due.unanswered is not a count"),
-        (lambda e: e.update({"retry-run-task:due": {"unanswered": -1}}), "is not a count"),
-        (lambda e: e.update({"retry-run-task:due": {"unanswered": True}}), "is not a count"),
+        (lambda e: e.update({"retry-run-task:due": {}}), "due.unspent is neither true nor false"),
+        (lambda e: e.update({"retry-run-task:due": {"unspent": None}}), "is neither true"),
+        (lambda e: e.update({"retry-run-task:due": {"unspent": 1}}), "is neither true"),
         (lambda e: e["detail"].update(eventTime="yesterday"), "detail.eventTime is not a time"),
         (lambda e: e["detail"].update(eventTime="2026-13-01T00:00:00Z"), "detail.eventTime is not"),
     ],
@@ -129,7 +130,7 @@ def test_a_failure_without_a_reason_still_is_one() -> None:
 
 @pytest.mark.parametrize("name", ["launched.second-attempt", "unmatched.partial-placement"])
 def test_a_due_attempt_is_read_as_it_was_written(name: str) -> None:
-    call = replace(read(load_event(name)), due=True, unanswered=2, replay_name="monday")
+    call = replace(read(load_event(name)), due=True, unspent=True, replay_name="monday")
     payload = write_due_attempt(call, "123456789012", "eu-west-1")
     assert read(json.loads(json.dumps(payload))) == call
 

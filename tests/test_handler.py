@@ -13,6 +13,7 @@ from moto.ecs.exceptions import ECSException
 
 from conftest import NOW
 from rehearsal import load_event
+from rehearsal.ecs import ConflictException
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import handler as function
@@ -104,6 +105,25 @@ def test_a_token_that_is_spent_on_a_failure_leads_to_the_next_attempt(world: Wor
     assert outcome["detail"].startswith("The attempt's token was spent on a failure. It waits")
 
 
+def test_a_token_that_is_spent_on_some_of_the_tasks_leads_to_an_attempt_for_the_others() -> None:
+    """The call took effect, its answer was an error, and so there is no event of what it placed."""
+    event = load_event("unmatched.partial-placement")
+    event["detail"]["responseElements"]["tasks"] = []
+    with World(Stack(), NOW, at_most=2) as world:
+        world.ecs.late_errors = [ECSException("ServerException", "oops")]
+        world.begin(event)
+        world.run()
+    assert [outcome["outcome"] for outcome in world.outcomes] == [
+        "SCHEDULED",
+        "SCHEDULED",
+        "FAILED_AGAIN",
+        "SCHEDULED",
+        "LAUNCHED",
+    ]
+    assert [call["count"] for call in world.calls] == [5, 5, 3, 1]
+    assert len(world.tasks) == 5
+
+
 def test_a_token_that_is_spent_at_the_end_of_the_budget_ends_the_chain(world: World) -> None:
     world.ecs.failures = 1
     world.call_handler(load_event(FARGATE))
@@ -141,6 +161,7 @@ def test_what_ecs_rejects_escapes(code: str, world: World) -> None:
 
 
 TRANSIENT = [
+    ECSException("ServerException", "oops"),
     ECSException("ThrottlingException", "Rate exceeded"),
     ECSException("ClientException", "Tasks provisioning capacity limit exceeded."),
     ECSException("InvalidParameterException", "Rate exceeded (ErrorCode: Throttling)"),
@@ -156,29 +177,48 @@ def test_an_error_that_passes_schedules_the_next_attempt(error: ECSException, wo
     assert outcome["detail"].startswith(f"ECS answered with {error.code}. It waits until 2026")
 
 
-def test_a_server_error_schedules_the_same_attempt_under_its_own_token(world: World) -> None:
-    world.ecs.errors = [ECSException("ServerException", "oops")]
-    world.begin(load_event(FARGATE))
+@pytest.mark.parametrize("error", TRANSIENT, ids=str)
+def test_an_attempt_after_an_error_that_passes_can_not_start_a_second_task(
+    error: ECSException, world: World
+) -> None:
+    """The event comes twice, and the twin is not thrown back: it starts the job."""
+    event = load_event(FARGATE)
+    world.ecs.errors = [error] * 3
+    assert world.call_handler(event)["outcome"] == "SCHEDULED"
+    world.ecs.errors.clear()
+    started = world.call_handler(event)
+    assert started["outcome"] == "LAUNCHED"
+    world.watch_schedules()
     world.run()
-    assert [outcome["outcome"] for outcome in world.outcomes] == ["SCHEDULED", "LAUNCHED"]
-    assert [outcome["attempt"] for outcome in world.outcomes] == ["1/10", "1/10"]
-    assert {call["clientToken"] for call in world.calls} == {f"{ORIGIN}-1"}
+    assert [(o["outcome"], o["attempt"], o["tasks"]) for o in world.outcomes] == [
+        ("ALREADY_LAUNCHED", "2/10", started["tasks"])
+    ]
+    assert world.ecs.tasks == started["tasks"]
 
 
-def test_server_errors_without_end_use_up_the_budget(world: World) -> None:
+def test_errors_that_pass_use_up_the_budget_if_they_do_not(world: World) -> None:
     world.ecs.errors = [ECSException("ServerException", "oops")] * 999
     world.begin(load_event(FARGATE))
     world.run()
     assert [outcome["outcome"] for outcome in world.outcomes] == ["SCHEDULED"] * 9 + ["EXHAUSTED"]
+    assert {call["clientToken"] for call in world.calls} == {f"{ORIGIN}-1"}
 
 
 def test_an_error_that_passes_on_a_request_too_large_to_wait_escapes(world: World) -> None:
     event = load_event(FARGATE)
     container = event["detail"]["requestParameters"]["overrides"]["containerOverrides"][0]
     container["command"] = ["x" * 256_000]
-    world.ecs.errors = [TRANSIENT[1]]
+    world.ecs.errors = [TRANSIENT[2]]
     with pytest.raises(NoEvent, match="ECS answered with ClientException"):
         world.call_handler(event)
+
+
+def test_spent_tokens_without_end_end_all_the_same(world: World) -> None:
+    world.ecs.errors = [ConflictException([])] * 999
+    replayed = {"replay-name": "monday", "retry-run-task:due": {"unspent": False}}
+    with pytest.raises(NoEvent, match="spent on a failure"):
+        world.call_handler(load_event("exhausted.last-attempt") | replayed)
+    assert len(world.calls) == function.MOST_ATTEMPTS
 
 
 def test_an_attempt_waits_in_a_schedule_that_leaves_nothing_behind(world: World) -> None:
@@ -214,7 +254,9 @@ def test_lambda_tries_three_times_and_then_the_event_is_a_dead_letter(world: Wor
     world.begin(load_event(FARGATE))
     world.run()
     assert world.outcomes == []
-    assert [letter["requestPayload"] for letter in world.dead] == [load_event(FARGATE)]
+    (letter,) = world.bus.archive
+    assert letter["detail"]["requestPayload"] == load_event(FARGATE)
+    assert letter["detail"]["responsePayload"]["errorType"] == "AccessDeniedException"
 
 
 def test_an_answer_without_tasks_and_reasons_is_an_error(
@@ -243,9 +285,10 @@ def test_each_outcome_is_a_metric_and_a_launch_tells_how_long_it_took(world: Wor
     world.call_handler(load_event(FARGATE))
     world.call_handler(load_event("exhausted.last-attempt"))
     launched, exhausted = (line for line in log_lines(world) if "_aws" in line)
-    assert (launched["LAUNCHED"], launched["SecondsToLaunch"]) == ([1.0], [86.0])
-    assert exhausted["EXHAUSTED"] == [1.0]
-    assert "SecondsToLaunch" not in exhausted
+    assert (launched["LAUNCHED"], launched["DeadLetters"]) == ([1.0], [0.0])
+    assert (launched["SecondsToLaunch"], launched["AttemptsToLaunch"]) == ([86.0], [1.0])
+    assert (exhausted["EXHAUSTED"], exhausted["DeadLetters"]) == ([1.0], [1.0])
+    assert not {"SecondsToLaunch", "AttemptsToLaunch"} & exhausted.keys()
     for line in (launched, exhausted):
         (metrics,) = line["_aws"]["CloudWatchMetrics"]
         assert metrics["Namespace"] == "RetryRunTask"

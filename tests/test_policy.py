@@ -2,7 +2,6 @@
 
 import ast
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +11,8 @@ from botocore.exceptions import ClientError
 from moto.core.authorization import enable_iam_authentication
 
 from conftest import NOW
-from rehearsal import ROOT, load_event
+from rehearsal import ROOT, iam, load_event
+from rehearsal.iam import as_list
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task.settings import Settings
@@ -31,32 +31,7 @@ NARROW = {
 def allowed(
     stack: Stack, action: str, resource: str, context: Mapping[str, str] | None = None
 ) -> bool:
-    """IAM's answer, as far as these statements go: all of them allow, with the operators below."""
-    return any(
-        any(like(action, pattern) for pattern in as_list(statement["Action"]))
-        and any(like(resource, pattern) for pattern in as_list(statement["Resource"]))
-        and all(
-            any(holds(operator, (context or {}).get(key), wanted) for wanted in as_list(values))
-            for operator, keys in statement.get("Condition", {}).items()
-            for key, values in keys.items()
-        )
-        for statement in stack.policy
-    )
-
-
-def holds(operator: str, value: str | None, wanted: str) -> bool:
-    if value is None:
-        return False  # a key that is absent matches neither operator
-    return {"StringEquals": value == wanted, "ArnLike": like(value, wanted)}[operator]
-
-
-def like(value: str, pattern: str) -> bool:
-    regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(regex, value) is not None
-
-
-def as_list(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
+    return iam.allowed(stack.policy, action, resource, context)
 
 
 def can_run(stack: Stack, task_definition: str = NIGHTLY, cluster: str = JOBS) -> bool:
@@ -157,7 +132,10 @@ def test_what_the_function_takes_for_its_business_the_policy_allows(
         "iam:AttachRolePolicy",
         "sts:AssumeRole",
         "s3:GetObject",
-        "events:PutEvents",
+        "events:PutRule",
+        "events:StartReplay",
+        "sns:Publish",
+        "sqs:SendMessage",
         "lambda:InvokeFunction",
         "scheduler:DeleteSchedule",
         "scheduler:UpdateSchedule",
@@ -176,18 +154,27 @@ def test_it_may_do_nothing_else(action: str, stack: Stack) -> None:
     assert not any(allowed(stack, action, resource, context) for resource in resources)
 
 
+# IAM knows no resources for these (Service Authorization Reference: EventBridge, Scheduler).
+FOR_ALL_RESOURCES = {
+    "events:ListEventBuses",
+    "events:ListRuleNamesByTarget",
+    "scheduler:ListSchedules",
+}
+
+
 def test_no_action_and_no_whole_resource_is_a_wildcard(stack: Stack) -> None:
     for statement in stack.policy:
         assert statement["Effect"] == "Allow"
         assert not any("*" in action for action in as_list(statement["Action"]))
-        assert "*" not in as_list(statement["Resource"])
+        if "*" in as_list(statement["Resource"]):
+            assert set(as_list(statement["Action"])) <= FOR_ALL_RESOURCES
     assert "ManagedPolicyArns" not in stack.resources["RetryRunTaskRole"]["Properties"]
 
 
 def test_every_call_that_the_code_makes_is_allowed(stack: Stack) -> None:
-    clients = {"ecs", "scheduler"}
+    clients = {"ecs", "events", "scheduler"}
     calls = {
-        f"{node.func.value.id}:{''.join(word.title() for word in node.func.attr.split('_'))}"
+        f"{node.func.value.id}:{operation_of(node, node.func.attr)}"
         for path in (ROOT / "functions").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call)
@@ -195,8 +182,24 @@ def test_every_call_that_the_code_makes_is_allowed(stack: Stack) -> None:
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id in clients
     }
-    assert calls == {"ecs:RunTask", "scheduler:CreateSchedule"}
-    assert calls <= {action for s in stack.policy for action in as_list(s["Action"])}
+    assert len(calls) == 7
+    actions = {action for s in stack.policy for action in as_list(s["Action"])}
+    # Beside them: what AWS does with the function's role.
+    assert actions - calls == {
+        "ecs:TagResource",
+        "events:PutEvents",
+        "iam:PassRole",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+    assert calls <= actions
+
+
+def operation_of(call: ast.Call, method: str) -> str:
+    """The operation that a client's method stands for, or the one that a paginator is for."""
+    if method == "get_paginator":
+        method = ast.literal_eval(call.args[0])
+    return "".join(word.title() for word in method.split("_"))
 
 
 @pytest.fixture
@@ -226,6 +229,16 @@ def enforced() -> Iterator[World]:
         )  # it keeps the credentials it started with
         with enable_iam_authentication():
             yield world
+
+
+def test_it_may_read_who_made_a_call_in_its_account_and_region_only(stack: Stack) -> None:
+    for service, resource in (("events", "rule/bus/nightly"), ("scheduler", "schedule/g/nightly")):
+        action = {"events": "events:ListTargetsByRule", "scheduler": "scheduler:GetSchedule"}[
+            service
+        ]
+        assert allowed(stack, action, f"arn:aws:{service}:eu-west-1:123456789012:{resource}")
+        assert not allowed(stack, action, f"arn:aws:{service}:eu-west-2:123456789012:{resource}")
+        assert not allowed(stack, action, f"arn:aws:{service}:eu-west-1:999999999999:{resource}")
 
 
 def test_the_function_works_under_its_policy(enforced: World) -> None:

@@ -1,13 +1,17 @@
 """The README is true: its commands, its output, its tables, and the tests that it names."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from conftest import NOW
-from rehearsal import ROOT, load_event
+from rehearsal import EVENT_NAMES, ROOT, load_event
 from rehearsal.cli import main
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -37,6 +41,59 @@ def test_the_first_command_prints_what_the_readme_shows(
     assert capsys.readouterr().out in blocks("text")
 
 
+def test_a_lost_job_comes_back_as_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--then-replay", "--parameter", "MaxAttempts=2"]
+    assert f"uv run rehearse {FARGATE} {' '.join(options)}\n" in blocks("sh")
+    assert main([str(ROOT / FARGATE), *options]) == 0
+    assert capsys.readouterr().out in blocks("text")
+
+
+def test_the_loop_puts_everything_in_the_dead_letter_queue_back(tmp_path: Path) -> None:
+    """With an `aws` that keeps a queue in a file, and writes down what it invokes."""
+    (loop,) = (block for block in blocks("sh") if "receive-message" in block)
+    bodies = [json.dumps(load_event(name)) for name in EVENT_NAMES] + [
+        '{"x": "\\t$(touch y) \\" \'"}'
+    ]
+    (tmp_path / "queue").write_text(json.dumps(bodies))
+    aws = tmp_path / "aws"
+    aws.write_text(f"#!{sys.executable}\n{FAKE_AWS}")
+    aws.chmod(0o755)
+    script = f"output() {{ echo the-$1; }}\n{loop}"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HERE": str(tmp_path)}
+    subprocess.run(["bash", "-ec", script], env=environment, cwd=tmp_path, check=True)  # noqa: S603, S607
+    assert json.loads((tmp_path / "queue").read_text()) == []
+    assert json.loads((tmp_path / "invoked").read_text()) == bodies
+    assert not (tmp_path / "y").exists()
+
+
+FAKE_AWS = """
+import json, os, pathlib, sys
+words = sys.argv[1:]
+options = dict(zip(words[2::2], words[3::2]))
+queue, invoked = (pathlib.Path(os.environ["HERE"], name) for name in ("queue", "invoked"))
+messages = json.loads(queue.read_text())
+if words[:2] == ["sqs", "receive-message"]:
+    assert options["--queue-url"] == "the-DeadLetterQueueUrl"
+    print(f"handle-of-{messages[0]}"[:20] + "\\t" + messages[0] if messages else "None")
+elif words[:2] == ["lambda", "invoke"]:
+    assert options["--function-name"] == "the-FunctionName"
+    assert options["--invocation-type"] == "Event"
+    done = json.loads(invoked.read_text()) if invoked.exists() else []
+    invoked.write_text(json.dumps(done + [sys.stdin.read()]))
+elif words[:2] == ["sqs", "delete-message"]:
+    assert options["--receipt-handle"] == f"handle-of-{messages[0]}"[:20]
+    queue.write_text(json.dumps(messages[1:]))
+"""
+
+
+def test_the_commands_name_outputs_that_the_stack_has(stack: Stack) -> None:
+    named = re.findall(r"output ([A-Z]\w+)", "".join(blocks("sh"))) + re.findall(
+        r"the (?:stack's )?output `(\w+)`", README
+    )
+    assert {"StartReplayCommand", "DeadLetterQueueUrl", "FunctionName"} <= set(named)
+    assert set(named) <= stack.outputs.keys()
+
+
 def test_the_storm_goes_as_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
     assert "uv run rehearse --storm 1000 --policy all\n" in blocks("sh")
     main(["--storm", "1000", "--policy", "all"])
@@ -50,8 +107,9 @@ def test_the_second_command_runs_the_tests() -> None:
 def test_the_shown_options_work(capsys: pytest.CaptureFixture[str]) -> None:
     options = re.findall(r"\(`(--[a-z-]+(?: [^`]+)?)`\)", README)
     assert len(options) >= 6
+    given = str(ROOT / "events/definitions/launched.hidden-environment-rule.json")
     for option in options:
-        assert main([str(ROOT / FARGATE), *shlex.split(option)]) == 0
+        assert main([str(ROOT / FARGATE), *shlex.split(option.replace("FILE", given))]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -63,7 +121,7 @@ def test_ci_runs_the_two_commands() -> None:
 
 def test_the_outcome_looks_as_shown() -> None:
     with World(Stack(), NOW) as world:
-        due = {"retry-run-task:due": {"unanswered": 0}}
+        due = {"retry-run-task:due": {"unspent": False}}
         outcome = world.call_handler(load_event("launched.second-attempt") | due)
     assert json.loads(blocks("json")[1]) == outcome
 
@@ -77,7 +135,11 @@ OUTCOMES = [outcome.value for outcome in Outcome]
 
 def test_every_parameter_is_listed_with_its_default_and_description(stack: Stack) -> None:
     assert table("Parameters")[2:] == [
-        [f"`{name}`", f"`{spec['Default']}`", spec["Description"]]
+        [
+            f"`{name}`",
+            f"`{spec['Default']}`" if spec["Default"] != "" else "none",
+            spec["Description"],
+        ]
         for name, spec in stack.source["Parameters"].items()
     ]
 
@@ -102,5 +164,9 @@ def test_the_tests_that_hold_the_safeguards_exist() -> None:
 
 
 def test_the_linked_files_exist() -> None:
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
     for target in re.findall(r"\]\((?!https?://)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        path, _, anchor = target.partition("#")
+        assert (ROOT / path).exists(), target
+        assert not anchor or anchor in anchors, target

@@ -31,7 +31,13 @@ def test_a_job_fails_three_times_and_is_then_launched(capsys: pytest.CaptureFixt
     assert task.startswith("arn:aws:ecs:eu-west-1:123456789012:task/jobs/")
     assert (status, result) == (
         0,
-        {"outcome": "LAUNCHED", "runtask_calls": 4, "attempts": 3, "virtual_seconds": 599.0},
+        {
+            "outcome": "LAUNCHED",
+            "runtask_calls": 4,
+            "attempts": 3,
+            "messages": [],
+            "virtual_seconds": 599.0,
+        },
     )
     assert [entry["outcome"] for entry in timeline if "outcome" in entry] == [
         "FAILED_AGAIN",

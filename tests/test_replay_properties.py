@@ -155,7 +155,7 @@ def test_no_payload_makes_the_function_ask_for_anything_but_the_missing_tasks_of
     note(outcome["outcome"])
     if outcome["outcome"] in (Outcome.SCHEDULED, Outcome.ALREADY_SCHEDULED):
         assert scarce_world.calls == []
-        event["retry-run-task:due"] = {"unanswered": 0}
+        event["retry-run-task:due"] = {"unspent": False}
         outcome = scarce_world.call_handler(copy.deepcopy(event))
     if outcome["outcome"] != Outcome.FAILED_AGAIN:
         assert scarce_world.calls == []

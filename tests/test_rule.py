@@ -169,24 +169,23 @@ def test_a_replay_on_the_default_bus_matches_only_where_the_stack_says_so(stack:
 
 def test_what_can_not_be_delivered_is_kept(stack: Stack) -> None:
     queue = stack.resources["DeadLetterQueuePolicy"]["Properties"]
-    rule = stack.function["Events"]["FailedCall"]["Properties"]
     (statement,) = queue["PolicyDocument"]["Statement"]
-    queue_arn = rule["DeadLetterConfig"]["Arn"]
-    assert statement == {
-        "Sid": "TheRuleKeepsWhatItCouldNotDeliver",
-        "Effect": "Allow",
-        "Principal": {"Service": "events.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": queue_arn,
-        "Condition": {
-            "ArnEquals": {
-                "aws:SourceArn": "arn:aws:events:eu-west-1:123456789012:rule/"
-                "retry-run-task-RetryRunTaskFailedCall"
-            }
-        },
+    queue_arn = stack.attribute("DeadLetterQueue", "Arn")
+    assert (statement["Effect"], statement["Action"]) == ("Allow", "sqs:SendMessage")
+    assert (statement["Principal"], statement["Resource"]) == (
+        {"Service": "events.amazonaws.com"},
+        queue_arn,
+    )
+    assert statement["Condition"] == {
+        "ArnEquals": {"aws:SourceArn": [stack.attribute(name, "Arn") for name in stack.rules]}
     }
-    destination = stack.function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
-    assert destination == {"Type": "SQS", "Destination": queue_arn}
+    for rule in stack.rules.values():
+        (delivery,) = rule.get("Targets", [rule])
+        assert delivery["DeadLetterConfig"] == {"Arn": queue_arn}
+        assert delivery["RetryPolicy"] == {
+            "MaximumEventAgeInSeconds": 86400,
+            "MaximumRetryAttempts": 185,
+        }
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=str)

@@ -3,6 +3,10 @@
 import hashlib
 from datetime import timedelta
 
+# A large replay is spread over this time, so that it stays below ECS's rates: 10 minutes are 24,000
+# calls at the 40 a second that RunTask shares (ECS throttling quotas).
+REPLAY_SPREAD = timedelta(minutes=9)
+
 # EventBridge Scheduler fires within 60 s of the time it was given, and may refuse a past one
 # (Scheduler user guide, "Schedule types"): nothing is asked of it that is nearer than that.
 SHORTEST = timedelta(seconds=60)
@@ -17,6 +21,11 @@ def delay(origin: str, attempt: int, base: timedelta, cap: timedelta) -> timedel
     # The shortest base reaches the longest cap, a day, before the eleventh doubling.
     longest = min(cap, base * (1 << min(attempt - 2, 11)))
     return max(SHORTEST, longest * (0.5 + spread(f"{origin}-{attempt}") / 2))
+
+
+def replay_delay(origin: str, replay_name: str) -> timedelta:
+    """How long a replayed dead letter waits: from 1 to 10 minutes, the same for twins."""
+    return SHORTEST + REPLAY_SPREAD * spread(f"{origin}-{replay_name}")
 
 
 def spread(name: str) -> float:

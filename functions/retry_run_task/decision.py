@@ -1,5 +1,6 @@
 """Decide: what is to be done about a failed call. Pure: no client, no environment, no clock."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from typing import Any
 
 from botocore.model import StructureShape
 
-from retry_run_task.backoff import delay
+from retry_run_task.backoff import delay, replay_delay
+from retry_run_task.definition import Source, hidden_environments, source_of
 from retry_run_task.failed_call import (
     EVENT_ID,
     FailedCall,
@@ -57,6 +59,11 @@ class Outcome(StrEnum):
     NOT_RETRYABLE = "NOT_RETRYABLE"
     NOT_REPLAYABLE = "NOT_REPLAYABLE"
 
+    @property
+    def is_dead_letter(self) -> bool:
+        """Did the job end without a launch? The template archives and announces the same ones."""
+        return self in (self.EXHAUSTED, self.EXPIRED, self.NOT_RETRYABLE, self.NOT_REPLAYABLE)
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -83,11 +90,15 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Ask ECS again: `request` is RunTask's whole input, tags and client token included."""
+    """Ask ECS again: `request` is RunTask's whole input, tags and client token included.
+
+    Where it holds hidden environments, `source` still has their values.
+    """
 
     chain: Chain
     request: Mapping[str, Any]
     detail: str = ""
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,36 +141,56 @@ def decide(
         if budget == 0:
             return Stop(chain, Outcome.OPTED_OUT, f"The job's tag {MAX_ATTEMPTS_TAG} is 0.")
         chain = _chain_in(tags) or _new_chain(call, settings, budget)
+        due = _due(call, chain, settings, now)
         if call.replay_name is not None:
             # A person asked for it: the whole budget again, from where the counter stands.
-            chain = replace(chain, since=now, end=chain.made + budget)
-        attempt = replace(chain, attempt=chain.made + 1)
-        due = now if _is_due(call, attempt) else _due(call, attempt, settings, now)
+            chain = replace(chain, since=due, end=chain.made + budget)
         end = _end(call, chain, settings, due)
         if end is not None:
             return end
-        request = _next_request(call, attempt, tags, run_task)
+        attempt = replace(chain, attempt=chain.made + 1)
+        request = _next_request(call, attempt, tags, settings, run_task)
+        source = _source(call, request, settings)
         if due > now:
             payload = _payload(call, settings)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
                 return Wait(attempt, _schedule_name(call, attempt), due, payload, note)
-        return Launch(attempt, request, note)
+        return Launch(attempt, request, note, source)
     except NotExact as problem:
-        detail = f"The request can not be repeated: {problem}."
-        return Stop(chain, Outcome.NOT_REPLAYABLE, detail)
+        return _not_replayable(chain, problem)
 
 
-def follow(call: FailedCall, request: Mapping[str, Any], *, answered: bool) -> FailedCall:
+def give_up(attempt: Launch, problem: NotExact) -> Stop:
+    """What becomes of an attempt whose hidden environments can not be recovered: it is not made."""
+    return _not_replayable(replace(attempt.chain, attempt=attempt.chain.made - 1), problem)
+
+
+def follow(
+    call: FailedCall, request: Mapping[str, Any], *, spent: bool, tasks: tuple[str, ...] = ()
+) -> FailedCall:
     """What to decide on after an attempt that failed without an event of its own.
 
-    `request` is what the attempt sent. Where ECS did not say whether it started anything, the same
-    attempt is due again, under the same token: another one could start the job a second time.
+    `request` is what the attempt sent; `spent`, whether ECS has bound its token to a failure, in
+    which it placed no more than `tasks`. A token that is not bound is used again by the next
+    attempt: none may be passed over, because a twin of this chain, or a server error that was none,
+    could have started the job under it.
+
+    A replay goes on at once where the token is spent: it has waited already, and what it met is an
+    attempt of an earlier replay.
     """
-    if answered:
-        return replace(
-            call, parameters=request, tasks=(), replay_name=None, due=False, unanswered=0
-        )
-    return replace(call, due=False, unanswered=call.unanswered + 1)
+    replay_name = call.replay_name if spent else None
+    return replace(
+        call,
+        parameters=request,
+        tasks=tasks,
+        replay_name=replay_name,
+        due=replay_name is not None,
+        unspent=not spent,
+    )
+
+
+def _not_replayable(chain: Chain, problem: NotExact) -> Stop:
+    return Stop(chain, Outcome.NOT_REPLAYABLE, f"The request can not be repeated: {problem}.")
 
 
 def _new_chain(call: FailedCall, settings: Settings, budget: int) -> Chain:
@@ -170,21 +201,24 @@ def _new_chain(call: FailedCall, settings: Settings, budget: int) -> Chain:
     return Chain(call.event_id, call.event_time, 0, budget)
 
 
-def _is_due(call: FailedCall, attempt: Chain) -> bool:
-    """Attempt 1 is made at once: CloudTrail's latency has passed. The others have to wait."""
-    return call.due or (attempt.made == 1 and not call.unanswered)
-
-
-def _due(call: FailedCall, attempt: Chain, settings: Settings, now: datetime) -> datetime:
-    """When to make the attempt: in whole seconds, as a schedule takes it."""
-    number = attempt.made + call.unanswered
-    wait = delay(attempt.origin, number, settings.backoff_base, settings.backoff_cap)
+def _due(call: FailedCall, chain: Chain, settings: Settings, now: datetime) -> datetime:
+    """When to make the next attempt: now, or in whole seconds, as a schedule takes it."""
+    if call.due:
+        return now
+    if call.replay_name is not None:
+        wait = replay_delay(chain.origin, call.replay_name)
+    elif chain.made == 0:
+        return now  # CloudTrail's latency has passed
+    else:
+        wait = delay(chain.origin, chain.made + 1, settings.backoff_base, settings.backoff_cap)
     return (now + wait + timedelta(seconds=1, microseconds=-1)).replace(microsecond=0)
 
 
 def _schedule_name(call: FailedCall, attempt: Chain) -> str:
-    name = f"{attempt.origin}-{attempt.attempt}"
-    return f"{name}.{call.unanswered}" if call.unanswered else name
+    """The same for twins: for two letters of one chain in one replay as well."""
+    if call.replay_name is None:
+        return f"{attempt.origin}-{attempt.attempt}"
+    return f"{attempt.origin}-{hashlib.sha256(call.replay_name.encode()).hexdigest()[:8]}"
 
 
 def _payload(call: FailedCall, settings: Settings) -> str:
@@ -199,9 +233,9 @@ def _end(call: FailedCall, chain: Chain, settings: Settings, due: datetime) -> S
     if call.tasks and chain.made == 0 and not settings.retry_partial_failures:
         detail = "ECS placed some of the tasks, and the stack's RetryPartialFailures is false."
         return Stop(chain, Outcome.OPTED_OUT, detail)
-    if all(_is_permanent(reason) for reason in call.reasons):
+    if call.replay_name is None and all(map(_is_permanent, call.reasons)):
         return Stop(chain, Outcome.NOT_RETRYABLE, "Asking again does not help against the reasons.")
-    if chain.made + call.unanswered >= chain.end:
+    if chain.made >= chain.end:
         return Stop(chain, Outcome.EXHAUSTED, f"All {chain.end} attempts failed.")
     if settings.max_age is not None and due - chain.since > settings.max_age:
         detail = f"The next attempt would be later than the maximum age of {settings.max_age}."
@@ -209,11 +243,23 @@ def _end(call: FailedCall, chain: Chain, settings: Settings, due: datetime) -> S
     return None
 
 
+def _source(call: FailedCall, request: Mapping[str, Any], settings: Settings) -> Source | None:
+    """Who holds what CloudTrail hides of this call; None where it hides nothing."""
+    if not hidden_environments(request):
+        return None
+    return source_of(request, call.invoked_by, ours=_made_by_us(call.caller_arn, settings))
+
+
 def _next_request(
-    call: FailedCall, attempt: Chain, tags: list[dict[str, str]], run_task: StructureShape
+    call: FailedCall,
+    attempt: Chain,
+    tags: list[dict[str, str]],
+    settings: Settings,
+    run_task: StructureShape,
 ) -> dict[str, Any]:
     """The caller's request again: what is still missing of it, with our tags and our token."""
-    request = exact_request(call.parameters, run_task)
+    hidden = settings.recover_hidden_environment
+    request = exact_request(call.parameters, run_task, hidden=hidden)
     if call.tasks:
         request["count"] = call.missing
     ours = {
@@ -225,8 +271,21 @@ def _next_request(
     if len(theirs) + len(ours) > MAX_TAGS:
         raise NotExact("tags", f"has no room for {len(ours)} more: ECS takes {MAX_TAGS}")
     request["tags"] = theirs + [{"key": key, "value": value} for key, value in ours.items()]
-    request["clientToken"] = f"{attempt.origin}-{attempt.attempt}"
+    request["clientToken"] = _token(call, attempt)
     return request
+
+
+def _token(call: FailedCall, attempt: Chain) -> str:
+    """`<origin>-<attempt>`, or the last one's own where that is not spent.
+
+    Tokens are used up one after the other. ECS binds a token to what the first call with it came to
+    (ECS_Idempotency), so that of twins with one token only one can start the job.
+    """
+    number = attempt.made
+    used = str(call.parameters.get("clientToken")).removeprefix(f"{attempt.origin}-")
+    if re.fullmatch("[1-9][0-9]{0,5}", used) and int(used) < number:
+        number = int(used) + (not call.unspent)
+    return f"{attempt.origin}-{number}"
 
 
 def _tags(parameters: Mapping[str, Any], run_task: StructureShape) -> list[dict[str, str]]:

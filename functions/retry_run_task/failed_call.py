@@ -14,6 +14,9 @@ EVENT_ID = re.compile("[0-9A-Za-z-]{1,50}")
 # Marks a due attempt. No event of a bus can have it: PutEvents takes no top-level fields.
 DUE = "retry-run-task:due"
 
+# What Lambda sends to a function's destinations (`… - Success` and `… - Failure`).
+RESULT = "Lambda Function Invocation Result - "
+
 
 class NotAFailedCall(ValueError):
     """The payload holds no RunTask call of this account and Region that launched too little."""
@@ -30,22 +33,24 @@ class FailedCall:
     """A RunTask call: HTTP 200, but not every task that it asked for.
 
     `parameters` are the request as CloudTrail shows it, unchecked; `reasons` say why ECS placed no
-    more, each once; `tasks` are the ARNs of those that it did place; `replay_name` is set where an
-    operator sent the event again from an archive.
+    more, each once; `invoked_by` is the AWS service that called, or an address; `tasks` are the
+    ARNs of those that ECS did place; `replay_name` is set where an operator sent the event again
+    from an archive.
 
-    `due` says that the wait for the next attempt is over; `unanswered`, how many times that attempt
-    was made without an answer that tells whether it started anything.
+    `due` says that the wait for the next attempt is over; `unspent`, that this was an attempt of
+    ours that ECS did not bind to its client token, as far as it answered at all.
     """
 
     event_id: str
     event_time: datetime
     caller_arn: str
+    invoked_by: str
     parameters: Mapping[str, Any]
     reasons: tuple[str, ...]
     tasks: tuple[str, ...] = ()
     replay_name: str | None = None
     due: bool = False
-    unanswered: int = 0
+    unspent: bool = False
 
     @property
     def missing(self) -> int:
@@ -60,11 +65,14 @@ class FailedCall:
 def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
     """The failed call in an EventBridge event "AWS API Call via CloudTrail".
 
-    With the member DUE beside the event's own, it is a due attempt (see write_due_attempt). The
-    other fields are those of CloudTrail's record contents: null means the same as absent, and
-    unknown ones are ignored. Raises NotAFailedCall, which names the field, for anything else.
+    With the member DUE beside the event's own, it is a due attempt (see write_due_attempt); inside
+    of a replayed result of this function, a dead letter on its way back. The other fields are those
+    of CloudTrail's record contents: null means the same as absent, and unknown ones are ignored.
+    Raises NotAFailedCall, which names the field, for anything else.
     """
-    event = _object({"the payload": payload}, "the payload", "")
+    outer = _object({"the payload": payload}, "the payload", "")
+    replay_name = outer.get("replay-name")
+    event = _inside_of_results(outer)
     _expect(event, "source", "aws.ecs")
     _expect(event, "detail-type", "AWS API Call via CloudTrail")
     _expect(event, "account", account)
@@ -97,19 +105,19 @@ def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
         raise NotAFailedCall("detail.eventTime", "is not a time like 2026-11-23T00:00:04Z")
 
     identity = detail.get("userIdentity")
-    caller_arn = identity.get("arn") if isinstance(identity, dict) else None
-    replay_name = event.get("replay-name")
-    unanswered = _unanswered(event)
+    caller = identity if isinstance(identity, dict) else {}
+    unspent = _unspent(event)
     return FailedCall(
         event_id=event_id,
         event_time=event_time,
-        caller_arn=caller_arn if isinstance(caller_arn, str) else "",
+        caller_arn=str(caller.get("arn") or ""),
+        invoked_by=str(caller.get("invokedBy") or detail.get("sourceIPAddress") or ""),
         parameters=parameters,
         reasons=reasons_of(failures),
         tasks=tuple(str(arn) for arn in tasks if arn),
         replay_name=None if replay_name is None else str(replay_name),
-        due=unanswered is not None,
-        unanswered=unanswered or 0,
+        due=unspent is not None and event is outer,
+        unspent=bool(unspent),
     )
 
 
@@ -119,7 +127,7 @@ def write_due_attempt(call: FailedCall, account: str, region: str) -> dict[str, 
     Only what is read again is written, so that it fits into a schedule's input.
     """
     event = {
-        DUE: {"unanswered": call.unanswered},
+        DUE: {"unspent": call.unspent},
         "source": "aws.ecs",
         "detail-type": "AWS API Call via CloudTrail",
         "account": account,
@@ -130,7 +138,7 @@ def write_due_attempt(call: FailedCall, account: str, region: str) -> dict[str, 
             "awsRegion": region,
             "eventID": call.event_id,
             "eventTime": write_time(call.event_time),
-            "userIdentity": {"arn": call.caller_arn},
+            "userIdentity": {"arn": call.caller_arn, "invokedBy": call.invoked_by},
             "requestParameters": call.parameters,
             "responseElements": {
                 "tasks": [{"taskArn": arn} for arn in call.tasks],
@@ -161,14 +169,23 @@ def write_time(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _unanswered(event: Mapping[str, Any]) -> int | None:
-    """The count in a due attempt, None in an event that has not waited."""
+def _inside_of_results(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the function was first invoked with: a dead letter may have gone round several times."""
+    while str(event.get("detail-type")).startswith(RESULT):
+        if event.get("replay-name") is None:
+            raise NotAFailedCall("replay-name", "is missing: only a replay sends dead letters back")
+        event = _object(_object(event, "detail", ""), "requestPayload", "detail.")
+    return event
+
+
+def _unspent(event: Mapping[str, Any]) -> bool | None:
+    """As a due attempt tells it; None in an event that has not waited."""
     if event.get(DUE) is None:
         return None
-    count = _object(event, DUE, "").get("unanswered")
-    if type(count) is not int or count < 0:
-        raise NotAFailedCall(f"{DUE}.unanswered", "is not a count")
-    return count
+    unspent = _object(event, DUE, "").get("unspent")
+    if not isinstance(unspent, bool):
+        raise NotAFailedCall(f"{DUE}.unspent", "is neither true nor false")
+    return unspent
 
 
 def _expect(parent: Mapping[str, Any], field: str, wanted: str, path: str = "") -> None:

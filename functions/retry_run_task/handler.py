@@ -12,27 +12,47 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from retry_run_task import launch as launching
+from retry_run_task import recover as recovering
 from retry_run_task import schedule as scheduling
-from retry_run_task.decision import Chain, Decision, Launch, Outcome, Stop, Wait, decide, follow
+from retry_run_task.decision import (
+    MAX_BUDGET,
+    Chain,
+    Decision,
+    Launch,
+    Outcome,
+    Stop,
+    Wait,
+    decide,
+    follow,
+    give_up,
+)
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
 from retry_run_task.launch import Answer, NoEvent, launch
+from retry_run_task.recover import recover
+from retry_run_task.request import NotExact
 from retry_run_task.schedule import schedule
 from retry_run_task.settings import Settings
 
 if TYPE_CHECKING:
     from botocore.model import StructureShape
     from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
 logger = Logger(service="retry-run-task")
 metrics = Metrics(namespace="RetryRunTask", service="retry-run-task")
 
+# How many spent tokens one invocation passes: those of two full budgets, or 40 s of ECS's answers.
+# Only the replay of an old dead letter, whose later attempts had failed as well, meets so many.
+MOST_ATTEMPTS = 2 * MAX_BUDGET
+
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """A failed call or a due attempt in, its outcome out. Raises NotAFailedCall for all else.
+    """A failed call, a due attempt or a replayed dead letter in, its outcome out.
 
-    What AWS rejects escapes as botocore's ClientError: Lambda tries the same payload twice more.
+    Raises NotAFailedCall for all else. What AWS rejects escapes as botocore's ClientError: Lambda
+    tries the same payload twice more, and then sends it to the failure destination.
     """
     settings = Settings.read(os.environ, context.invoked_function_arn)
     call = read_failed_call(event, settings.account, settings.region)
@@ -43,17 +63,24 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def retry(call: FailedCall, settings: Settings) -> tuple[Chain, Answer]:
-    """Decide and act; and once more, where the attempt came to nothing that an event would tell."""
-    decision = decide(call, settings, datetime.now(UTC), run_task_shape())
-    try:
-        return decision.chain, act(decision, settings)
-    except NoEvent as failure:
-        follow_up = follow(call, cast("Launch", decision).request, answered=failure.answered)
-        decision = decide(follow_up, settings, datetime.now(UTC), run_task_shape())
-        if isinstance(decision, Launch):
-            raise  # it is too large to wait in a schedule: Lambda tries the event again
-        answer = act(decision, settings)
-        return decision.chain, replace(answer, detail=f"{failure} {answer.detail}")
+    """Decide and act; and again, where the attempt came to nothing that an event would tell."""
+    failure: NoEvent | None = None
+    for _ in range(MOST_ATTEMPTS):
+        decision = decide(call, settings, datetime.now(UTC), run_task_shape())
+        if isinstance(decision, Launch) and failure is not None and not failure.spent:
+            break  # it is too large to wait in a schedule: Lambda tries the event again
+        try:
+            answer = act(decision, settings)
+        except NotExact as problem:
+            stop = give_up(cast("Launch", decision), problem)
+            return stop.chain, act(stop, settings)
+        except NoEvent as error:
+            sent = cast("Launch", decision).request
+            call, failure = follow(call, sent, spent=error.spent, tasks=error.tasks), error
+        else:
+            detail = f"{failure} {answer.detail}".strip() if failure else answer.detail
+            return decision.chain, replace(answer, detail=detail)
+    raise cast("NoEvent", failure)
 
 
 def act(decision: Decision, settings: Settings) -> Answer:
@@ -62,10 +89,24 @@ def act(decision: Decision, settings: Settings) -> Answer:
         case Stop(_, outcome, detail):
             return Answer(outcome, (), detail)
         case Launch():
-            answer = launch(ecs_client(), decision.request)
+            return ask(decision, settings)
         case Wait():
             answer = schedule(scheduler_client(), decision, settings)
     return replace(answer, detail=" ".join(filter(None, (answer.detail, decision.detail))))
+
+
+def ask(attempt: Launch, settings: Settings) -> Answer:
+    """One RunTask, with the hidden values that it needs: nothing else ever holds them.
+
+    Raises NotExact where they can not be recovered.
+    """
+    request, note = attempt.request, ""
+    if attempt.source is not None:
+        request, note = recover(
+            request, attempt.source, settings, run_task_shape(), events_client, scheduler_client
+        )
+    answer = launch(ecs_client(), request)
+    return replace(answer, detail=" ".join(filter(None, (note, answer.detail, attempt.detail))))
 
 
 def describe(call: FailedCall, chain: Chain, answer: Answer) -> dict[str, Any]:
@@ -89,9 +130,11 @@ def report(outcome: dict[str, Any], chain: Chain, function_name: str) -> None:
     logger.info("outcome", extra=outcome)
     metrics.add_dimension("FunctionName", function_name)
     metrics.add_metric(outcome["outcome"], MetricUnit.Count, 1)
-    if outcome["outcome"] == Outcome.LAUNCHED:
+    metrics.add_metric("DeadLetters", MetricUnit.Count, int(outcome["outcome"].is_dead_letter))
+    if outcome["outcome"] is Outcome.LAUNCHED:
         waited = (datetime.now(UTC) - chain.since).total_seconds()
         metrics.add_metric("SecondsToLaunch", MetricUnit.Seconds, waited)
+        metrics.add_metric("AttemptsToLaunch", MetricUnit.Count, chain.made)
     metrics.flush_metrics()
 
 
@@ -104,6 +147,11 @@ def run_task_shape() -> "StructureShape":
 @cache
 def ecs_client() -> "ECSClient":
     return boto3.client("ecs", config=launching.CLIENT_CONFIG)
+
+
+@cache
+def events_client() -> "EventBridgeClient":
+    return boto3.client("events", config=recovering.CLIENT_CONFIG)
 
 
 @cache

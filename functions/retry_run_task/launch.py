@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -20,10 +20,10 @@ CLIENT_CONFIG = Config(
 )
 
 
-# Errors that pass, and that started nothing: throttles of ECS, and of EC2 behind it, in which only
-# the message tells (dagster#33439, dask-cloudprovider#56); the limit of tasks in provisioning.
-THROTTLES = ("ThrottlingException", "Throttling", "RequestLimitExceeded")
-THROTTLE_MESSAGES = (
+# Errors that pass: server errors; throttles of ECS, and of EC2 behind it, in which only the message
+# tells (dagster#33439, dask-cloudprovider#56); the limit of tasks in provisioning.
+TRANSIENT = ("ServerException", "ThrottlingException", "Throttling", "RequestLimitExceeded")
+TRANSIENT_MESSAGES = (
     "Tasks provisioning capacity limit exceeded",
     "Rate exceeded",
     "RequestLimitExceeded",
@@ -33,12 +33,14 @@ THROTTLE_MESSAGES = (
 class NoEvent(Exception):
     """The attempt came to nothing, and no failure event of its own will continue the chain.
 
-    `answered` is False where ECS did not say whether it started anything.
+    `spent` says whether its client token is known to be bound to a failure, and `tasks` which tasks
+    that call did place.
     """
 
-    def __init__(self, why: str, *, answered: bool) -> None:
+    def __init__(self, why: str, *, spent: bool, tasks: tuple[str, ...] = ()) -> None:
         super().__init__(why)
-        self.answered = answered
+        self.spent = spent
+        self.tasks = tasks
 
 
 class NoReason(Exception):
@@ -65,18 +67,15 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
     except ecs.exceptions.ConflictException as conflict:
         # The token was used with other parameters, tags included; `resourceIds` are the tasks that
         # it is bound to (ConflictException in the ECS API reference).
-        bound: list[str] = conflict.response.get("resourceIds") or []  # type: ignore[assignment]
-        if not bound:
-            raise NoEvent(
-                "The attempt's token was spent on a failure.", answered=True
-            ) from conflict
-        return Answer(Outcome.ALREADY_LAUNCHED, tuple(bound), "This attempt was made before.")
-    except ecs.exceptions.ServerException as error:
-        raise NoEvent("ECS answered with ServerException.", answered=False) from error
+        bound = tuple(cast("list[str]", conflict.response.get("resourceIds") or []))
+        if len(bound) < request.get("count", 1):
+            problem = "The attempt's token was spent on a failure."
+            raise NoEvent(problem, spent=True, tasks=bound) from conflict
+        return Answer(Outcome.ALREADY_LAUNCHED, bound, "This attempt was made before.")
     except ClientError as error:
-        if _is_throttle(error):
+        if _is_transient(error):
             code = error.response["Error"]["Code"]
-            raise NoEvent(f"ECS answered with {code}.", answered=True) from error
+            raise NoEvent(f"ECS answered with {code}.", spent=False) from error
         raise
     tasks = tuple(task["taskArn"] for task in response["tasks"])
     if len(tasks) >= request.get("count", 1):
@@ -88,9 +87,9 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
     return Answer(Outcome.FAILED_AGAIN, tasks, f"ECS answered: {'; '.join(reasons)}.")
 
 
-def _is_throttle(error: ClientError) -> bool:
+def _is_transient(error: ClientError) -> bool:
     details = error.response["Error"]
-    if details["Code"] in THROTTLES:
+    if details["Code"] in TRANSIENT:
         return True
     kinds = ("ClientException", "InvalidParameterException")
-    return details["Code"] in kinds and any(m in details["Message"] for m in THROTTLE_MESSAGES)
+    return details["Code"] in kinds and any(m in details["Message"] for m in TRANSIENT_MESSAGES)

@@ -1,5 +1,6 @@
 """The same request again: exactly as it was asked, or not at all."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,9 @@ from botocore.model import ListShape, Shape, StructureShape
 # What CloudTrail writes in place of a value that AWS marks as sensitive, since 2023-06
 # (aws-samples/aws-batch-runtime-monitoring#20).
 HIDDEN = "HIDDEN_DUE_TO_SECURITY_REASONS"
+
+# Where it does so: botocore's ECS model marks nothing else as sensitive.
+ENVIRONMENT = re.compile(r"overrides\.containerOverrides\[[0-9]+\]\.environment")
 
 # Not the caller's to repeat: the old token would only return the old failure (ECS_Idempotency in
 # the ECS developer guide), and `referenceId` is for AWS's own use (RunTask in the API reference).
@@ -25,29 +29,34 @@ class NotExact(Exception):
         super().__init__(f"{parameter or 'requestParameters'} {problem}")
 
 
-def exact_request(parameters: Mapping[str, Any], run_task: StructureShape) -> dict[str, Any]:
+def exact_request(
+    parameters: Mapping[str, Any], run_task: StructureShape, *, hidden: bool = False
+) -> dict[str, Any]:
     """The caller's request, ready to be sent: without nulls and without what is not repeated.
 
-    `run_task` is the input shape of RunTask in botocore's model. Raises NotExact where the
-    parameters are not one complete request of that shape.
+    `run_task` is the input shape of RunTask in botocore's model. `hidden` lets hidden environments
+    pass as they are: botocore refuses to send them. Raises NotExact where the parameters are not
+    one complete request of that shape.
     """
     kept = {key: value for key, value in parameters.items() if key not in NOT_REPEATED}
-    return _exact_structure(kept, run_task, "")
+    return _exact_structure(kept, run_task, "", hidden)
 
 
-def exact(value: Any, shape: Shape, path: str = "") -> Any:
+def exact(value: Any, shape: Shape, path: str = "", hidden: bool = False) -> Any:
     """The value without null members, if it is one of that shape; else raises NotExact.
 
     CloudTrail may write an absent member as null; a null in a list stands for nothing known.
     """
     if isinstance(value, str) and HIDDEN in value:
+        if hidden and value == HIDDEN and ENVIRONMENT.fullmatch(path):
+            return value
         raise NotExact(path, "is hidden by CloudTrail")
     if isinstance(shape, StructureShape):
-        return _exact_structure(value, shape, path)
+        return _exact_structure(value, shape, path, hidden)
     if isinstance(shape, ListShape):
         if not isinstance(value, list):
             raise NotExact(path, "is not a list")
-        return [exact(item, shape.member, f"{path}[{i}]") for i, item in enumerate(value)]
+        return [exact(item, shape.member, f"{path}[{i}]", hidden) for i, item in enumerate(value)]
     if type(value) is not _SCALARS.get(shape.type_name):
         raise NotExact(path, f"is not of type {shape.type_name}")
     low = shape.metadata.get("min")
@@ -56,7 +65,7 @@ def exact(value: Any, shape: Shape, path: str = "") -> Any:
     return value
 
 
-def _exact_structure(value: Any, shape: StructureShape, path: str) -> dict[str, Any]:
+def _exact_structure(value: Any, shape: StructureShape, path: str, hidden: bool) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise NotExact(path, "is not an object")
     given = {name: member for name, member in value.items() if member is not None}
@@ -68,7 +77,9 @@ def _exact_structure(value: Any, shape: StructureShape, path: str) -> dict[str, 
             raise NotExact(_join(path, name), "is missing")
     if shape.is_tagged_union and len(given) != 1:
         raise NotExact(path, "does not have exactly one member")
-    return {name: exact(given[name], shape.members[name], _join(path, name)) for name in given}
+    return {
+        name: exact(given[name], shape.members[name], _join(path, name), hidden) for name in given
+    }
 
 
 def _join(path: str, name: str) -> str:

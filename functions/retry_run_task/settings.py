@@ -34,6 +34,7 @@ class Settings:
     backoff_base: timedelta
     backoff_cap: timedelta
     retry_partial_failures: bool
+    recover_hidden_environment: bool
     cluster_arns: tuple[str, ...]
     task_definition_arns: tuple[str, ...]
     schedule_group: str
@@ -65,6 +66,7 @@ class Settings:
             backoff_base=timedelta(seconds=_number(environ, "BACKOFF_BASE_SECONDS", 60, 86400)),
             backoff_cap=timedelta(seconds=_number(environ, "BACKOFF_CAP_SECONDS", 60, 86400)),
             retry_partial_failures=_flag(environ, "RETRY_PARTIAL_FAILURES"),
+            recover_hidden_environment=_flag(environ, "RECOVER_HIDDEN_ENVIRONMENT"),
             cluster_arns=_patterns(environ, "CLUSTER_ARNS"),
             task_definition_arns=_patterns(environ, "TASK_DEFINITION_ARNS"),
             schedule_group=_text(environ, "SCHEDULE_GROUP"),
@@ -84,13 +86,14 @@ class Settings:
             return True
         if ":" not in task_definition.rpartition("/")[2]:
             task_definition += ":*"
-        if not _matches(self._arn("task-definition", task_definition), self.task_definition_arns):
+        if not _matches(self.arn("task-definition", task_definition), self.task_definition_arns):
             return False
         if not isinstance(cluster, str | None):
             return True
-        return _matches(self._arn("cluster", cluster or "default"), self.cluster_arns)
+        return _matches(self.arn("cluster", cluster or "default"), self.cluster_arns)
 
-    def _arn(self, kind: str, name: str) -> str:
+    def arn(self, kind: str, name: str) -> str:
+        """The ARN of a `cluster` or `task-definition`: RunTask takes short names as well."""
         if name.startswith("arn:"):
             return name
         return f"arn:{self.partition}:ecs:{self.region}:{self.account}:{kind}/{name}"

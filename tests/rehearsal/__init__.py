@@ -7,7 +7,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 EVENTS = ROOT / "events"
 
-# <verdict>.<situation>
+# <verdict>.<situation>; definitions/ holds the rules and schedules that made the calls.
 EVENT_NAMES = sorted(path.stem for path in EVENTS.glob("*.json"))
 
 
@@ -15,3 +15,9 @@ def load_event(name: str) -> dict[str, Any]:
     """The event of `events/<name>.json`, fresh."""
     event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text("utf-8"))
     return event
+
+
+def load_definitions(name: str) -> dict[str, Any]:
+    """The rules and schedules of `events/definitions/<name>.json`, fresh."""
+    definitions: dict[str, Any] = load_event(f"definitions/{name}")
+    return definitions

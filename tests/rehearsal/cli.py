@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rehearsal import EVENTS
+from rehearsal.cloudtrail import hide_environment
 from rehearsal.ecs import CAPACITY
-from rehearsal.storm import POLICIES, Storm, plot, table
+from rehearsal.storm import POLICIES, USUAL_OUTAGE, Storm, report
 from rehearsal.template import BadParameter, Stack
 from rehearsal.world import World
 from retry_run_task.failed_call import NotAFailedCall
@@ -24,6 +25,8 @@ examples:
       capacity is missing for 75 minutes, and the stack has another budget
   rehearse events/launched.fargate-capacity-rule.json --duplicates
       every event arrives twice: still one task
+  rehearse events/launched.fargate-capacity-rule.json --then-replay
+      the job dies, a person is told, and starts it with the command in the message
   rehearse my-event.json --show-request
       a failed call of your own account, as EventBridge or CloudTrail shows it
   rehearse --storm 1000 --policy all
@@ -35,6 +38,9 @@ exit status:
   2  bad input
   3  it was left alone: the rule does not match the event, or the job opted out
 """
+
+# Up to ten minutes may pass before an event is in the archive (aws-facts, section 3).
+ARCHIVE_LATENCY = timedelta(minutes=10)
 
 # Outcomes that are not the job's end.
 UNDERWAY = ("FAILED_AGAIN", "SCHEDULED", "ALREADY_SCHEDULED", "ALREADY_LAUNCHED")
@@ -55,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rehearse: {problem}", file=sys.stderr)
         return 2
     result = summary(world)
-    request = world.calls[-1] if world.calls and options.show_request else None
+    # What was recovered is shown by name, never by value.
+    request = hide_environment(world.calls[-1]) if world.calls and options.show_request else None
     if options.json:
         print(json.dumps(result | ({"request": request} if request else {}), indent=2))
     else:
@@ -70,20 +77,11 @@ def storm(options: argparse.Namespace) -> int:
     """Play the storm under each policy asked for, and print how it went. Raises BadInput."""
     event = read_event(options.event)
     stack = Stack(dict(options.parameter), account=event["account"], region=event["region"])
-    outage = options.outage or timedelta(minutes=25)
+    outage = options.outage or USUAL_OUTAGE
     policies = POLICIES if options.policy == "all" else (options.policy,)
     storms = {name: Storm(event, stack, options.storm, outage, name).run() for name in policies}
     results = {name: played.summary() for name, played in storms.items()}
-    if options.json:
-        print(json.dumps(results, indent=2))
-    else:
-        until = next(iter(storms.values())).start + outage * 2
-        waiting = {name: played.waiting(60, until) for name, played in storms.items()}
-        print(f"{options.storm:,} jobs fail within a minute; capacity is missing for {outage}.\n")
-        print(table(results))
-        print(f"\nJobs that wait, from the first failure to {outage * 2} after it:\n")
-        print(plot(waiting, options.storm))
-        print(" " * (max(map(len, waiting)) + 2 + 30) + "▲ capacity is back")
+    print(json.dumps(results, indent=2) if options.json else report(storms))
     lost = any(figures["launched"] < figures["jobs"] for figures in results.values())
     return 1 if lost else 0
 
@@ -94,10 +92,12 @@ def rehearse(options: argparse.Namespace) -> World:
     stack = Stack(dict(options.parameter), account=event["account"], region=event["region"])
     start = datetime.fromisoformat(event["time"]).astimezone(UTC)
     # The event's own call was the first to fail.
-    failures = options.failures or (1 if options.outage else 3)
+    default = 10**9 if options.then_replay else 3
+    failures = options.failures or (1 if options.outage else default)
     world = World(
         stack,
         start,
+        definitions=read_definitions(options),
         duplicates=options.duplicates,
         failures=failures - 1,
         outage_ends=start + options.outage if options.outage else None,
@@ -106,17 +106,38 @@ def rehearse(options: argparse.Namespace) -> World:
     with world:
         world.begin(event)
         world.run()
+        if options.then_replay:
+            replay_twice(world)
     return world
+
+
+def replay_twice(world: World) -> None:
+    """Capacity returns, and an operator replays the archive as the message says; then once more."""
+    if not world.bus.messages:
+        raise BadInput("--then-replay: no job was lost, so there is nothing to replay")
+    command = world.bus.messages[0].splitlines()[-1].strip('"')
+    world.ecs.failures, world.ecs.outage_ends = 0, None
+    world.tell("ECS", "capacity is back")
+    for _ in range(2):
+        world.wait(ARCHIVE_LATENCY)
+        world.replay(command)
+        world.run()
+
+
+def read_definitions(options: argparse.Namespace) -> dict[str, Any]:
+    """The rules and schedules of `--definitions`, or those beside the event; raises BadInput."""
+    path = options.definitions or options.event.parent / "definitions" / options.event.name
+    if options.definitions is None and not path.exists():
+        return {}
+    definitions = _read_json(path)
+    if not isinstance(definitions, dict) or not definitions.keys() <= {"Rules", "Schedules"}:
+        raise BadInput(f'{path}: not {{"Rules": […], "Schedules": […]}}, as in events/definitions/')
+    return definitions
 
 
 def read_event(path: Path) -> dict[str, Any]:
     """The EventBridge event in the file; raises BadInput for anything else."""
-    try:
-        event = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not JSON: {error}") from error
+    event = _read_json(path)
     # What TestEventPattern asks of an event.
     required = {"detail": dict, "detail-type": str, "source": str, "account": str, "time": str}
     for key, kind in (required | {"id": str, "region": str, "resources": list}).items():
@@ -132,6 +153,15 @@ def read_event(path: Path) -> dict[str, Any]:
     return dict(event)
 
 
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON: {error}") from error
+
+
 def summary(world: World) -> dict[str, Any]:
     """The object that `--json` prints.
 
@@ -142,13 +172,14 @@ def summary(world: World) -> dict[str, Any]:
     outcomes = [entry["outcome"] for entry in world.outcomes]
     launched = not world.missing
     ends = [name for name in outcomes if name not in UNDERWAY]
-    outcome = ends[-1] if ends else ("FAILED" if world.dead else "UNMATCHED")
+    outcome = ends[-1] if ends else ("FAILED" if world.bus.archive else "UNMATCHED")
     attempts = [str(entry["attempt"]).partition("/")[0] for entry in world.outcomes]
     return {
         "outcome": "LAUNCHED" if launched else outcome,
         "runtask_calls": 1 + len(world.calls),
         "tasks": world.tasks,
         "attempts": max((int(a) for a in attempts if a.isdecimal()), default=0),
+        "messages": world.bus.messages,
         "virtual_seconds": (world.now - world.start).total_seconds(),
         "timeline": [
             {"at": entry.moment.isoformat(), "actor": entry.actor, "text": entry.text}
@@ -170,6 +201,8 @@ def _print(world: World, result: dict[str, Any]) -> None:
     )
     for task in tasks:
         print(f"  {task}")
+    for message in result["messages"]:
+        print(f"\nThe message to the topic, as it would arrive:\n{message}")
 
 
 def _elapsed(time: timedelta) -> str:
@@ -220,6 +253,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--reason", default=CAPACITY, help="the failures' reason (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--definitions",
+        type=Path,
+        metavar="FILE",
+        help="rules and schedules that may have made the call (default: definitions/ beside it)",
+    )
+    parser.add_argument(
+        "--then-replay",
+        action="store_true",
+        help="let the job die, bring capacity back, and replay the archive: twice",
     )
     parser.add_argument(
         "--duplicates", action="store_true", help="deliver every event twice, as CloudTrail may"

@@ -42,11 +42,12 @@ class ConflictException(ECSException):
 class ScarceEcs:
     """`failures` further calls fail, and all calls do until `outage_ends`; every other is placed.
 
-    `at_most` is how many tasks one call can place. `errors` are raised first, one a call.
+    Those of `families_without_capacity` fail as well. `at_most` is how many tasks a call can place.
+    `errors` are raised in place of an answer, one a call, and `late_errors` after it took effect.
 
     `binds_failures`: whether a call that placed nothing uses up its token. What AWS does is not
     documented (aws-facts, section 6), so both worlds can be rehearsed. `tasks` are the ARNs of all
-    that was placed.
+    that was placed, and `launches` the requests that placed something, with their ARNs.
     """
 
     account: str
@@ -57,9 +58,12 @@ class ScarceEcs:
     outage_ends: datetime | None = None
     reason: str = CAPACITY
     at_most: int = 10
+    families_without_capacity: set[str] = field(default_factory=set)
     errors: list[ECSException] = field(default_factory=list)
+    late_errors: list[ECSException] = field(default_factory=list)
     binds_failures: bool = True
     tasks: list[str] = field(default_factory=list)
+    launches: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list)
     tokens: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = field(
         default_factory=dict
     )
@@ -99,7 +103,7 @@ class ScarceEcs:
                 conflict = ConflictException(tasks)
                 self.on_call(parameters, None, (conflict.code, conflict.message))
                 raise conflict
-        elif self._is_scarce():
+        elif self._is_scarce(parameters):
             response = {"tasks": [], "failures": [{"reason": self.reason}]}
         else:
             asked = parameters.get("count", 1)
@@ -107,13 +111,21 @@ class ScarceEcs:
             placed = cast("dict[str, list[Task]]", place(count).result)
             tasks = [{"taskArn": task.task_arn} for task in placed["tasks"]]
             response = {"tasks": tasks, "failures": [{"reason": self.reason}] * (asked - count)}
-            self.tasks += [task["taskArn"] for task in tasks]
+            arns = [task["taskArn"] for task in tasks]
+            self.tasks += arns
+            self.launches.append((dict(parameters), arns))
         if response["tasks"] or self.binds_failures:
             self.tokens[token] = (dict(parameters), response)
+        if self.late_errors:
+            error = self.late_errors.pop(0)
+            self.on_call(parameters, None, (error.code, error.message))
+            raise error
         self.on_call(parameters, response, None)
         return response
 
-    def _is_scarce(self) -> bool:
+    def _is_scarce(self, parameters: Mapping[str, Any]) -> bool:
+        if family_of(parameters) in self.families_without_capacity:
+            return True
         if self.failures > 0:
             self.failures -= 1
             return True
@@ -136,9 +148,14 @@ class ScarceEcs:
 
     def _add_instance(self, cluster: str) -> None:
         ec2 = boto3.resource("ec2", region_name=self.region)
-        image = boto3.client("ec2", region_name=self.region).describe_images()["Images"][0]
-        (instance,) = ec2.create_instances(ImageId=image["ImageId"], MinCount=1, MaxCount=1)
+        (instance,) = ec2.create_instances(ImageId="ami-12345678", MinCount=1, MaxCount=1)
         boto3.client("ecs", region_name=self.region).register_container_instance(
             cluster=cluster,
             instanceIdentityDocument=json.dumps(generate_instance_identity_document(instance)),
         )
+
+
+def family_of(parameters: Mapping[str, Any]) -> str:
+    """The family of the task definition that a request names."""
+    family: str = parameters["taskDefinition"].rpartition("/")[2].partition(":")[0]
+    return family

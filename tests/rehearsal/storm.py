@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import botocore.session
 from botocore.model import StructureShape
@@ -20,7 +20,7 @@ from rehearsal.ecs import CAPACITY
 from rehearsal.template import Stack
 from rehearsal.world import CLOUDTRAIL_LATENCY, DUPLICATE_LATENCY, LAMBDA_RETRIES, SCHEDULER_LATENCY
 from retry_run_task.backoff import spread
-from retry_run_task.decision import Launch, Outcome, Wait, decide, follow
+from retry_run_task.decision import Launch, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call
 from retry_run_task.launch import CLIENT_CONFIG
 from retry_run_task.settings import Settings
@@ -29,6 +29,10 @@ from retry_run_task.settings import Settings
 TWICE = 0.01
 SDK_TRIES: int = vars(CLIENT_CONFIG)["retries"]["total_max_attempts"]
 MINUTE = timedelta(minutes=1)
+
+# What became of a RunTask call. SPENT: its token is bound to a failure of another request.
+Answer = Literal["LAUNCHED", "FAILED", "THROTTLED", "SPENT"]
+Answered = Callable[[Answer], None]
 
 # The waits after each failed attempt of a job that its own caller tries again, as published.
 Waits = Callable[[str], Iterator[float]]
@@ -45,15 +49,8 @@ PUBLISHED: dict[str, Waits] = {
     "airflow": lambda _: iter(min(4.0**n, 120) for n in (1, 2)),
     "fixed-60s": lambda _: iter((60, 60, 60)),
 }
+USUAL_OUTAGE = timedelta(minutes=25)
 POLICIES = ("retry-run-task", "seed-idea", *PUBLISHED)
-
-
-DEAD_LETTERS = (
-    Outcome.EXHAUSTED,
-    Outcome.EXPIRED,
-    Outcome.NOT_RETRYABLE,
-    Outcome.NOT_REPLAYABLE,
-)
 
 # The table's columns: titles, and keys of Storm.summary.
 COLUMNS = (
@@ -118,7 +115,7 @@ class Storm:
         # calls a second (ECS and Fargate throttling quotas; aws-facts, section 6).
         self.buckets = (Bucket(40, 100), Bucket(20, 20))
         # What was answered under a token is answered again; failures bind theirs as well.
-        self.tokens: dict[str, bool] = {}
+        self.tokens: dict[str, tuple[Mapping[str, Any], Answer]] = {}
         self.schedules: set[str] = set()
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = self._events = 0
@@ -185,11 +182,7 @@ class Storm:
         decision = decide(call, self.settings, self.now, self._run_task)
         if isinstance(decision, Launch):
             request = decision.request
-            self._ask(
-                job,
-                request["clientToken"],
-                lambda answer: self._answered(job, call, request, answer),
-            )
+            self._ask(job, request, lambda answer: self._answered(job, call, request, answer))
         elif isinstance(decision, Wait):
             if decision.name not in self.schedules:
                 self.schedules.add(decision.name)
@@ -199,7 +192,7 @@ class Storm:
                     decision.name,
                     lambda: self._fire(decision.name, job, due),
                 )
-        elif decision.outcome in DEAD_LETTERS and job.ended is None:
+        elif decision.outcome.is_dead_letter and job.ended is None:
             job.ended = self.now
 
     def _fire(self, name: str, job: Job, due: FailedCall) -> None:
@@ -207,11 +200,11 @@ class Storm:
         self._decide(job, due)
 
     def _answered(
-        self, job: Job, call: FailedCall, request: Mapping[str, Any], answer: bool | None
+        self, job: Job, call: FailedCall, request: Mapping[str, Any], answer: Answer
     ) -> None:
-        if answer is None:  # throttled: no event will continue the chain
-            self._decide(job, follow(call, request, answered=True))
-        elif not answer:
+        if answer in ("THROTTLED", "SPENT"):  # no event will continue the chain
+            self._decide(job, follow(call, request, spent=answer == "SPENT"))
+        elif answer == "FAILED":
             self._publish(job, self._failed_call(call, request))
 
     def _failed_call(self, call: FailedCall, request: Mapping[str, Any]) -> FailedCall:
@@ -220,6 +213,7 @@ class Storm:
             event_id=f"event-{self._events}",
             event_time=self.now,
             caller_arn=call.caller_arn,
+            invoked_by=call.invoked_by,
             parameters=request,
             reasons=(CAPACITY,),
         )
@@ -229,11 +223,11 @@ class Storm:
     ) -> None:
         """The seed of this project: the same call again on every failure, with nothing counted."""
 
-        def answered(answer: bool | None) -> None:
-            if answer is None and retries:
+        def answered(answer: Answer) -> None:
+            if answer == "THROTTLED" and retries:
                 later = partial(self._replay_at_once, job, call, retries[1:])
                 self._at(self.now + retries[0], later)
-            elif answer is False:
+            elif answer == "FAILED":
                 self._publish(job, self._failed_call(call, call.parameters))
 
         self._ask(job, None, answered)
@@ -245,34 +239,34 @@ class Storm:
             job.ended = self.now
             return
 
-        def answered(answer: bool | None) -> None:
-            if not answer:
+        def answered(answer: Answer) -> None:
+            if answer != "LAUNCHED":
                 self._retry_by_itself(job, waits)
 
         self._at(self.now + timedelta(seconds=wait), lambda: self._ask(job, None, answered))
 
     def _ask(
-        self, job: Job, token: str | None, answered: Callable[[bool | None], None], tries: int = 1
+        self, job: Job, request: Mapping[str, Any] | None, answered: Answered, tries: int = 1
     ) -> None:
-        """One RunTask with the SDK's own tries; tells whether it launched, None if throttled."""
+        """One RunTask with the SDK's own tries; without a request, with a token of its own."""
         self.runtask_calls += 1
         if not all(bucket.take(self.now) for bucket in self.buckets):
             self.throttled_calls += 1
             if tries == SDK_TRIES:
-                answered(None)
+                answered("THROTTLED")
                 return
             # botocore, standard mode: a random part of 1, 2, 4, … s.
             wait = timedelta(seconds=2 ** (tries - 1) * spread(f"{job.name}/{self.runtask_calls}"))
-            self._at(self.now + wait, lambda: self._ask(job, token, answered, tries + 1))
+            self._at(self.now + wait, lambda: self._ask(job, request, answered, tries + 1))
             return
-        launched = self.tokens.get(token) if token else None
-        if launched is None:
+        token = request["clientToken"] if request else f"random-{self.runtask_calls}"
+        if token not in self.tokens:
             launched = self.now >= self.outage_ends
             if launched:
                 job.launches.append(self.now)
-            if token:
-                self.tokens[token] = launched
-        answered(launched)
+            self.tokens[token] = request or {}, "LAUNCHED" if launched else "FAILED"
+        before, answer = self.tokens[token]
+        answered("SPENT" if answer == "FAILED" and request and before != request else answer)
 
     def _at(self, moment: datetime, action: Callable[[], None]) -> None:
         self._counter += 1
@@ -282,6 +276,24 @@ class Storm:
         self._at(moment, action)
         if spread(name) < TWICE:
             self._at(moment + DUPLICATE_LATENCY, action)
+
+
+def report(storms: Mapping[str, Storm]) -> str:
+    """The same storm under each policy: the figures in a table, and who waits in a plot."""
+    storm = next(iter(storms.values()))
+    jobs, outage = len(storm.jobs), storm.outage_ends - storm.start
+    waiting = {
+        name: played.waiting(60, storm.start + outage * 2) for name, played in storms.items()
+    }
+    return "\n".join(
+        (
+            f"{jobs:,} jobs fail within a minute; capacity is missing for {outage}.\n",
+            table({name: played.summary() for name, played in storms.items()}),
+            f"\nJobs that wait, from the first failure to {outage * 2} after it:\n",
+            plot(waiting, jobs),
+            " " * (max(map(len, waiting)) + 2 + 30) + "▲ capacity is back",
+        )
+    )
 
 
 def table(results: Mapping[str, dict[str, Any]]) -> str:

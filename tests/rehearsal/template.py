@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
@@ -19,7 +20,10 @@ _ARNS = {
     ),
     "AWS::SQS::Queue": "arn:{partition}:sqs:{region}:{account}:{name}",
     "AWS::Serverless::Function": "arn:{partition}:lambda:{region}:{account}:function:{name}",
+    "AWS::Events::EventBus": "arn:{partition}:events:{region}:{account}:event-bus/{name}",
+    "AWS::Events::Archive": "arn:{partition}:events:{region}:{account}:archive/{name}",
     "AWS::Events::Rule": "arn:{partition}:events:{region}:{account}:rule/{name}",
+    "AWS::SNS::Topic": "arn:{partition}:sns:{region}:{account}:{name}",
 }
 
 
@@ -43,7 +47,7 @@ class Stack:
         region: str = "eu-west-1",
         partition: str = "aws",
     ) -> None:
-        self.source: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text("utf-8"))
+        self.source = _parsed((ROOT / "template.yaml").read_text("utf-8"))
         self.name, self.account, self.region, self.partition = name, account, region, partition
         declared = self.source["Parameters"]
         given = dict(parameters or {})
@@ -68,7 +72,7 @@ class Stack:
 
     @property
     def function_arn(self) -> str:
-        return self._attribute("RetryRunTask", "Arn")
+        return self.attribute("RetryRunTask", "Arn")
 
     @property
     def function_name(self) -> str:
@@ -84,9 +88,20 @@ class Stack:
         }
 
     @property
+    def rules(self) -> dict[str, dict[str, Any]]:
+        """All rules by logical id: SAM makes those of the function's events."""
+        events = self.function["Events"]
+        made_by_sam = {f"RetryRunTask{name}": event["Properties"] for name, event in events.items()}
+        return made_by_sam | {
+            logical_id: resource["Properties"] | {"Pattern": resource["Properties"]["EventPattern"]}
+            for logical_id, resource in self.resources.items()
+            if resource["Type"] == "AWS::Events::Rule"
+        }
+
+    @property
     def pattern(self) -> dict[str, Any]:
         """The event pattern of the rule on the default bus."""
-        pattern: dict[str, Any] = self.function["Events"]["FailedCall"]["Properties"]["Pattern"]
+        pattern: dict[str, Any] = self.rules["RetryRunTaskFailedCall"]["Pattern"]
         return pattern
 
     @property
@@ -113,7 +128,7 @@ class Stack:
                 return self._ref(argument)
             case "Fn::GetAtt":
                 parts = argument if isinstance(argument, list) else argument.split(".", 1)
-                return self._attribute(*parts)
+                return self.attribute(*parts)
             case "Fn::Sub":
                 return re.sub(r"\$\{([^!}]+)\}", lambda m: self._substitute(m[1]), argument)
             case "Fn::Join":
@@ -123,7 +138,7 @@ class Stack:
         raise NotImplementedError(f"the rehearsal does not resolve {function}")
 
     def _substitute(self, name: str) -> str:
-        return str(self._attribute(*name.split(".", 1)) if "." in name else self._ref(name))
+        return str(self.attribute(*name.split(".", 1)) if "." in name else self._ref(name))
 
     def _ref(self, name: str) -> Any:
         pseudo = {
@@ -137,19 +152,36 @@ class Stack:
             return pseudo[name]
         if name in self.parameters:
             return self.parameters[name]
-        return f"{self.name}-{name}"
+        is_topic = self._source(name)["Type"] == "AWS::SNS::Topic"
+        return self.attribute(name, "Arn") if is_topic else self._physical_name(name)
 
-    def _attribute(self, logical_id: str, attribute: str) -> str:
-        # SAM makes the rule: its logical id is the function's and the event's, joined.
-        kind = self.source["Resources"].get(logical_id, {}).get("Type", "AWS::Events::Rule")
+    def attribute(self, logical_id: str, attribute: str) -> str:
+        """What Fn::GetAtt gives."""
+        if attribute == "QueueName":
+            return self._physical_name(logical_id)
         if attribute != "Arn":
             raise NotImplementedError(f"the rehearsal knows no {attribute} of {logical_id}")
-        return _ARNS[kind].format(
+        source = self._source(logical_id)
+        bus = source.get("Properties", {}).get("EventBusName")
+        return _ARNS[source["Type"]].format(
             partition=self.partition,
             region=self.region,
             account=self.account,
-            name=f"{self.name}-{logical_id}",
+            name=(f"{self._resolve(bus)}/" if bus else "") + self._physical_name(logical_id),
         )
+
+    def _physical_name(self, logical_id: str) -> str:
+        given = self._source(logical_id).get("Properties", {}).get("Name")
+        return str(self._resolve(given)) if given else f"{self.name}-{logical_id}"
+
+    def _source(self, logical_id: str) -> dict[str, Any]:
+        """The resource as the template has it, or as SAM makes it of an event of the function."""
+        resources: dict[str, Any] = self.source["Resources"]
+        if logical_id in resources:
+            return dict(resources[logical_id])
+        events = resources["RetryRunTask"]["Properties"]["Events"]
+        properties = events[logical_id.removeprefix("RetryRunTask")]["Properties"]
+        return {"Type": "AWS::Events::Rule", "Properties": properties}
 
     def _condition(self, condition: Any) -> bool:
         if isinstance(condition, str):
@@ -168,6 +200,13 @@ class Stack:
             case "Fn::Or":
                 return any(map(self._condition, operands))
         raise NotImplementedError(f"the rehearsal knows no condition {function}")
+
+
+@cache
+def _parsed(text: str) -> dict[str, Any]:
+    """The template's YAML: nobody changes it, and parsing it takes a quarter of a second."""
+    parsed: dict[str, Any] = yaml_parse(text)
+    return parsed
 
 
 def _parameter(name: str, spec: Mapping[str, Any], text: str) -> str | list[str]:

@@ -1,4 +1,4 @@
-"""The loop in virtual time: deliveries, the rule, Lambda's asynchronous invocations, CloudTrail."""
+"""The loop in virtual time: deliveries, rules, Lambda's asynchronous invocations, CloudTrail."""
 
 import contextlib
 import heapq
@@ -10,21 +10,27 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, Self, cast
 from unittest import mock
 
 import boto3
+import botocore.session
 import time_machine
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.exceptions import ClientError
+from botocore.loaders import Loader, create_loader
+from botocore.model import OperationModel
 from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
+from rehearsal.bus import AccessDenied, OutcomeBus
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.ecs import ScarceEcs
 from rehearsal.pattern import matches
 from rehearsal.template import Stack
 from retry_run_task import handler as function
+from retry_run_task.failed_call import RESULT, write_time
 
 # How long an event takes from CloudTrail to the rule. Seconds to minutes (aws-facts, section 1).
 CLOUDTRAIL_LATENCY = timedelta(seconds=90)
@@ -34,6 +40,23 @@ SCHEDULER_LATENCY = timedelta(seconds=30)
 # When Lambda tries an asynchronous invocation again that raised (Lambda developer guide,
 # "Error handling for asynchronous invocation").
 LAMBDA_RETRIES = (timedelta(minutes=1), timedelta(minutes=2))
+CLIENTS = (function.ecs_client, function.events_client, function.scheduler_client)
+
+
+def botocore_session() -> botocore.session.Session:
+    """A new session that knows AWS's models already: to read them takes longer than most tests."""
+    session = botocore.session.get_session()
+    session.register_component("data_loader", loader())
+    return session
+
+
+@cache
+def loader() -> Loader:
+    return create_loader()
+
+
+class Crash(BaseException):
+    """Lambda has killed the process: no code of the function sees it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +81,30 @@ class World:
         start: datetime,
         *,
         duplicates: bool = False,
+        definitions: Mapping[str, Any] | None = None,
         **scarcity: Any,
     ) -> None:
+        """`definitions`: `Rules` with their `Targets`, and `Schedules`, as AWS's API has them."""
         self.stack = stack
         self.start = self.now = start
         self.duplicates = duplicates
+        self.definitions = definitions or {}
         self.timeline: list[Entry] = []
         self.calls: list[dict[str, Any]] = []
         self.outcomes: list[dict[str, Any]] = []
-        self.dead: list[dict[str, Any]] = []
+        self.bus = OutcomeBus(lambda event: self._invoke_later(event))
+        # What the function asks of AWS: "before RunTask", "after RunTask", …
+        self.points: list[str] = []
+        # Where its process dies, one each time, and which operations AWS refuses, with which code.
+        self.crashes: list[str] = []
+        self.refused: dict[str, str] = {}
+        # The inputs of all schedules that it made.
+        self.inputs: list[str] = []
         self.logs = io.StringIO()
         self.ecs = ScarceEcs(
             stack.account, stack.region, on_call=self._record, now=lambda: self.now, **scarcity
         )
+        self._in_function = False
         self._scheduled: set[str] = set()
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = 0
@@ -81,19 +115,26 @@ class World:
     def __enter__(self) -> Self:
         enter = self._exit.enter_context
         no_one = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-        enter(mock.patch.dict(os.environ, no_one))
+        # moto reads some thousand images for its first instance, which takes it five seconds.
+        quick = {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}
+        enter(mock.patch.dict(os.environ, no_one | quick))
         enter(mock.patch.object(boto3, "DEFAULT_SESSION", None))
         self.deploy(self.stack)
         self._clock = enter(time_machine.travel(self.now, tick=False))
         enter(mock.patch("time.sleep", self._sleep))
-        enter(mock_aws())
+        enter(mock_aws())  # forgets the session that boto3 has had
+        session = boto3.Session(botocore_session=botocore_session())
+        for moment in ("before", "after"):
+            session.events.register(f"{moment}-call", partial(self._pass, moment))
+        boto3.DEFAULT_SESSION = session
         mock_random.seed(0)  # the same tasks' ids in every run
         enter(self.ecs.in_place_of_motos())
         group = self.stack.environment["SCHEDULE_GROUP"]
         boto3.client("scheduler").create_schedule_group(Name=group)
-        for client in (function.ecs_client, function.scheduler_client):
+        for client in CLIENTS:
             client.cache_clear()
             self._exit.callback(client.cache_clear)
+        self.define(self.definitions)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,16 +142,39 @@ class World:
 
     def run(self) -> None:
         """Let time pass until nothing is due any more."""
-        while self._due:
-            moment, _, action = heapq.heappop(self._due)
-            self.now = max(self.now, moment)
-            self._clock.move_to(self.now)
-            action()
+        while self.is_busy:
+            self.step()
+
+    @property
+    def is_busy(self) -> bool:
+        """Is anything due, now or later?"""
+        return bool(self._due)
+
+    def step(self) -> None:
+        """The next due thing."""
+        moment, _, action = heapq.heappop(self._due)
+        self.now = max(self.now, moment)
+        self._clock.move_to(self.now)
+        action()
 
     def deploy(self, stack: Stack) -> None:
         """The stack from now on: the same one with other parameters."""
         self.stack = stack
         os.environ.update(stack.environment)
+
+    def define(self, definitions: Mapping[str, Any]) -> None:
+        """The rules and schedules that make calls, as their owners have defined them."""
+        events, scheduler = boto3.client("events"), boto3.client("scheduler")
+        for rule in definitions.get("Rules", []):
+            bus = rule.get("EventBusName", "default")
+            if bus not in [b["Name"] for b in events.list_event_buses()["EventBuses"]]:
+                events.create_event_bus(Name=bus)
+            events.put_rule(Name=rule["Name"], EventBusName=bus, EventPattern='{"source": ["x"]}')
+            events.put_targets(Rule=rule["Name"], EventBusName=bus, Targets=rule["Targets"])
+        for schedule in definitions.get("Schedules", []):
+            with contextlib.suppress(scheduler.exceptions.ConflictException):
+                scheduler.create_schedule_group(Name=schedule["GroupName"])
+            scheduler.create_schedule(**schedule)
 
     def begin(self, event: Mapping[str, Any]) -> None:
         """A caller's RunTask call has happened, and this is the event of it."""
@@ -136,9 +200,9 @@ class World:
 
     def publish(self, event: Mapping[str, Any], latency: timedelta = timedelta()) -> None:
         """Put an event on the default bus: once, or twice where duplicates are rehearsed."""
-        self._at(self.now + latency, lambda: self._deliver(event))
+        self._at(self.now + latency, lambda: self.deliver(event))
         if self.duplicates:
-            self._at(self.now + latency + DUPLICATE_LATENCY, lambda: self._deliver(event))
+            self._at(self.now + latency + DUPLICATE_LATENCY, lambda: self.deliver(event))
 
     def tell(self, actor: str, text: str, **data: Any) -> None:
         self.timeline.append(Entry(self.now, actor, text, data))
@@ -152,43 +216,126 @@ class World:
         self._counter += 1
         heapq.heappush(self._due, (moment, self._counter, action))
 
-    def _deliver(self, event: Mapping[str, Any]) -> None:
-        if matches(self.stack.pattern, event):
+    def replay(self, command: str) -> int:
+        """An operator pastes this `aws events start-replay` command; returns what it replays."""
+        count = self.bus.start_replay(self.stack, command, self.now)
+        self.tell("Operator", f"start-replay: {count} from the archive", replayed=count)
+        return count
+
+    def wait(self, time: timedelta) -> None:
+        """Let time pass in which nothing is due."""
+        self._sleep(time.total_seconds())
+
+    def _pass(self, moment: str, model: OperationModel, **_: object) -> None:
+        """Before and after each request to AWS."""
+        if not self._in_function:
+            return
+        point = f"{moment} {model.name}"
+        self.points.append(point)
+        if self.crashes and self.crashes[0] == point:
+            raise Crash(self.crashes.pop(0))
+        if code := self.refused.get(model.name):
+            raise ClientError({"Error": {"Code": code, "Message": "refused"}}, model.name)
+
+    def deliver(self, event: Mapping[str, Any]) -> None:
+        """An event is on the default bus now."""
+        if self.stack.rules["RetryRunTaskFailedCall"]["State"] == "DISABLED":
+            self.tell("EventBridge", "the rule is disabled", matched=False)
+        elif matches(self.stack.pattern, event):
             self.tell("EventBridge", "the rule matches the event", matched=True)
             self._invoke(event, LAMBDA_RETRIES)
         else:
             self.tell("EventBridge", "the rule leaves the event alone", matched=False)
 
+    def _invoke_later(self, payload: Mapping[str, Any]) -> None:
+        for _ in range(2 if self.duplicates else 1):  # at least once
+            self._at(self.now, lambda: self._invoke(payload, LAMBDA_RETRIES))
+
     def _invoke(self, payload: Mapping[str, Any], retries: tuple[timedelta, ...]) -> None:
         try:
             outcome = self.call_handler(json.loads(json.dumps(payload)))
-        except Exception as error:  # noqa: BLE001 - Lambda catches whatever a handler raises
+        except (Exception, Crash) as error:  # noqa: BLE001 - as Lambda does
             message = f"{type(error).__name__}: {error}"
             self.tell("Lambda", f"the function failed: {message}", error=message)
             if retries:
                 self._at(self.now + retries[0], lambda: self._invoke(payload, retries[1:]))
             else:
-                self.dead.append({"requestPayload": payload, "errorMessage": message})
-                self.tell("Lambda", "three invocations failed: the event is a dead letter")
-            return
-        self.outcomes.append(outcome)
-        self.tell("Lambda", _sentence(outcome), **outcome)
-        self._watch_schedules()
+                answer = {"errorType": type(error).__name__, "errorMessage": str(error)}
+                self.send_result("Failure", "RetriesExhausted", payload, answer)
+        else:
+            self.outcomes.append(outcome)
+            self.tell("Lambda", _sentence(outcome), **outcome)
+            self.send_result("Success", "Success", payload, outcome)
+        self.watch_schedules()
 
-    def _watch_schedules(self) -> None:
-        """moto keeps schedules and never fires one: that is done here, and each is then deleted."""
+    def send_result(
+        self, kind: str, condition: str, payload: Mapping[str, Any], answer: object
+    ) -> None:
+        """Lambda's record of an asynchronous invocation, to the function's destination.
+
+        As recorded in 2025-11 (aws-facts, section 4).
+        """
+        function_arn = f"{self.stack.function_arn}:$LATEST"
+        record = {
+            "version": "0",
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"result/{self._counter}")),
+            "detail-type": f"{RESULT}{kind}",
+            "source": "lambda",
+            "account": self.stack.account,
+            "time": write_time(self.now),
+            "region": self.stack.region,
+            "resources": [self.stack.attribute("OutcomeBus", "Arn"), function_arn],
+            "detail": {
+                "version": "1.0",
+                "timestamp": write_time(self.now),
+                "requestContext": {
+                    "requestId": str(uuid.UUID(int=self._counter)),
+                    "functionArn": function_arn,
+                    "condition": condition,
+                    "approximateInvokeCount": 1 if kind == "Success" else 1 + len(LAMBDA_RETRIES),
+                },
+                "requestPayload": dict(payload),
+                "responseContext": {"statusCode": 200, "executedVersion": "$LATEST"},
+                "responsePayload": answer,
+            },
+        }
+        archived, told = len(self.bus.archive), len(self.bus.messages)
+        destinations = self.stack.function["EventInvokeConfig"]["DestinationConfig"]
+        assert destinations[f"On{kind}"] == {
+            "Type": "EventBridge",
+            "Destination": self.stack.attribute("OutcomeBus", "Arn"),
+        }
+        role_arn = self.stack.attribute("RetryRunTaskRole", "Arn")
+        try:
+            self.bus.put(self.stack, record, role_arn, self.stack.policy)
+        except AccessDenied as problem:  # DestinationDeliveryFailures counts it
+            self.tell("Lambda", f"the destination could not be reached: {problem}")
+        if len(self.bus.archive) > archived:
+            self.tell("EventBridge", "the dead letter is in the archive")
+        for message in self.bus.messages[told:]:
+            first = message.partition("\n")[0].strip('"')
+            self.tell("SNS", first, message=message)
+
+    def schedules(self) -> list[Any]:
+        """Attempts that wait, as GetSchedule describes them."""
         scheduler = boto3.client("scheduler")
         group = self.stack.environment["SCHEDULE_GROUP"]
-        for summary in scheduler.list_schedules(GroupName=group)["Schedules"]:
-            name = summary["Name"]
+        names = [s["Name"] for s in scheduler.list_schedules(GroupName=group)["Schedules"]]
+        return [scheduler.get_schedule(GroupName=group, Name=name) for name in names]
+
+    def watch_schedules(self) -> None:
+        """moto keeps schedules and never fires one: that is done here, and each is then deleted."""
+        for schedule in self.schedules():
+            name = schedule["Name"]
             if name not in self._scheduled:
                 self._scheduled.add(name)
-                schedule = scheduler.get_schedule(GroupName=group, Name=name)
                 at = datetime.fromisoformat(schedule["ScheduleExpression"][3:-1] + "+00:00")
                 payload = schedule["Target"]["Input"]
-                self._at(at + SCHEDULER_LATENCY, partial(self._fire, group, name, payload))
+                self.inputs.append(payload)
+                self._at(at + SCHEDULER_LATENCY, partial(self._fire, name, payload))
 
-    def _fire(self, group: str, name: str, payload: str) -> None:
+    def _fire(self, name: str, payload: str) -> None:
+        group = self.stack.environment["SCHEDULE_GROUP"]
         boto3.client("scheduler").delete_schedule(GroupName=group, Name=name)
         self._scheduled.remove(name)
         for _ in range(2 if self.duplicates else 1):  # at least once
@@ -203,8 +350,12 @@ class World:
         context._aws_request_id = str(uuid.UUID(int=self._counter))
         for stream in function.logger.handlers:
             cast("logging.StreamHandler[io.StringIO]", stream).setStream(self.logs)
-        with contextlib.redirect_stdout(self.logs):
-            answer = function.handler(payload, context)
+        self._in_function = True
+        try:
+            with contextlib.redirect_stdout(self.logs):
+                answer = function.handler(payload, context)
+        finally:
+            self._in_function = False
         # Lambda answers in JSON.
         outcome: dict[str, Any] = json.loads(json.dumps(answer))
         return outcome
@@ -219,7 +370,7 @@ class World:
         self.calls.append(dict(parameters))
         answer = _answer(parameters, response or {}, error and error[0])
         self.tell("ECS", f"RunTask, attempt {_attempt(parameters)}: {answer}")
-        role = self.stack.resources["RetryRunTask"]["Properties"]["Role"].rpartition("/")[2]
+        role = self.stack.function["Role"].rpartition("/")[2]
         event = run_task_event(
             parameters,
             response,
