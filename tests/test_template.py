@@ -1,0 +1,313 @@
+"""The template as SAM translates it: what would be deployed is what the README promises."""
+
+import copy
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import product
+from typing import Any
+from unittest import mock
+
+import boto3
+import pytest
+from moto import mock_aws
+from moto.cloudformation.parsing import get_model_map
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+from rehearsal import ROOT
+from rehearsal.iam import as_list
+from rehearsal.template import Stack
+
+MADE_BY_SAM = {
+    "RetryRunTaskEventInvokeConfig": "AWS::Lambda::EventInvokeConfig",
+    "RetryRunTaskFailedCall": "AWS::Events::Rule",
+    "RetryRunTaskFailedCallPermission": "AWS::Lambda::Permission",
+    "RetryRunTaskReplayedDeadLetter": "AWS::Events::Rule",
+    "RetryRunTaskReplayedDeadLetterPermission": "AWS::Lambda::Permission",
+}
+# Every parameter that a condition asks for, with a value that is not its default.
+SWITCHES = {
+    "RetryPartialFailures": "true",
+    "RecoverHiddenEnvironment": "false",
+    "AcceptReplaysOnDefaultBus": "true",
+    "NotificationTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",
+    "NotificationEmail": "ops@example.com",
+    "ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/jobs",
+    "TaskDefinitionArns": "arn:aws:ecs:eu-west-1:123456789012:task-definition/nightly:*",
+    "PassRoleArns": "arn:aws:iam::123456789012:role/nightly-*",
+}
+
+
+@pytest.fixture(scope="module")
+def translated(stack: Stack) -> dict[str, Any]:
+    """What CloudFormation gets to see, after `sam package` has put the code in a bucket."""
+    source = copy.deepcopy(stack.source)
+    source["Resources"]["RetryRunTask"]["Properties"]["CodeUri"] = "s3://code/functions.zip"
+    with mock.patch.dict("os.environ", AWS_DEFAULT_REGION=stack.region):
+        translation: dict[str, Any] = Translator({}, Parser()).translate(source, {})
+    return translation
+
+
+@pytest.fixture
+def resources(translated: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    resources: dict[str, dict[str, Any]] = translated["Resources"]
+    return resources
+
+
+def of_type(kind: str, resources: dict[str, dict[str, Any]]) -> set[str]:
+    """The logical ids of all resources of a type."""
+    return {name for name, resource in resources.items() if resource["Type"] == kind}
+
+
+def dicts_in(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, dict | list):
+            yield from dicts_in(child)
+
+
+def kinds(resources: dict[str, dict[str, Any]]) -> set[str]:
+    return {resource["Type"] for resource in resources.values()}
+
+
+def arn_of(name: str) -> dict[str, list[str]]:
+    return {"Fn::GetAtt": [name, "Arn"]}
+
+
+def test_it_is_one_function_with_the_code_and_the_role_of_this_project(
+    stack: Stack, resources: dict[str, Any]
+) -> None:
+    assert of_type("AWS::Lambda::Function", resources) == {"RetryRunTask"}
+    function = resources["RetryRunTask"]["Properties"]
+    assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
+    assert function["Role"] == arn_of("RetryRunTaskRole")
+    module, _, name = function["Handler"].rpartition(".")
+    assert (ROOT / stack.function["CodeUri"] / module.replace(".", "/")).with_suffix(".py").exists()
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_sam_adds_nothing_but_two_rules_and_what_calls_and_follows_the_function(
+    stack: Stack, resources: dict[str, Any]
+) -> None:
+    added = resources.keys() - stack.source["Resources"].keys()
+    assert {name: resources[name]["Type"] for name in added} == MADE_BY_SAM
+    assert of_type("AWS::Events::Rule", resources) == stack.rules.keys()
+    assert "ManagedPolicyArns" not in json.dumps(resources)
+
+
+def test_two_rules_and_nobody_else_may_invoke_the_function(resources: dict[str, Any]) -> None:
+    for rule in ("RetryRunTaskFailedCall", "RetryRunTaskReplayedDeadLetter"):
+        (target,) = resources[rule]["Properties"]["Targets"]
+        assert target["Arn"] == arn_of("RetryRunTask")
+        assert resources[f"{rule}Permission"]["Properties"] == {
+            "Action": "lambda:InvokeFunction",
+            "FunctionName": {"Ref": "RetryRunTask"},
+            "Principal": "events.amazonaws.com",
+            "SourceArn": arn_of(rule),
+        }
+
+
+def test_every_result_of_the_function_goes_to_the_bus(resources: dict[str, Any]) -> None:
+    bus = {"Destination": arn_of("OutcomeBus")}
+    assert resources["RetryRunTaskEventInvokeConfig"]["Properties"] == {
+        "FunctionName": {"Ref": "RetryRunTask"},
+        "Qualifier": "$LATEST",
+        "MaximumRetryAttempts": 2,
+        "MaximumEventAgeInSeconds": 21600,
+        "DestinationConfig": {"OnSuccess": bus, "OnFailure": bus},
+    }
+
+
+def test_nothing_is_public(resources: dict[str, Any]) -> None:
+    allow = [s for s in dicts_in(resources) if "Principal" in s and s.get("Effect") == "Allow"]
+    assert all(s["Principal"] == {"Service": mock.ANY} for s in allow)
+    # Who makes Lambda use a role must be allowed to pass it: no condition is needed.
+    unconditional = [s["Principal"]["Service"] for s in allow if "Condition" not in s]
+    assert unconditional == ["lambda.amazonaws.com"]
+    assert not [kind for kind in kinds(resources) if re.search("Url|ApiGateway", kind)]
+
+
+def test_it_needs_no_more_than_the_readme_says(resources: dict[str, Any]) -> None:
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    promise = "no database, no state machine, no CloudTrail log group and no CloudWatch Logs subscr"
+    assert f"needs {promise}iption" in readme
+    needless = "DynamoDB|RDS|S3|StepFunctions|CloudTrail|Logs::SubscriptionFilter|EC2|KMS"
+    assert not [kind for kind in kinds(resources) if re.match(f"AWS::({needless})", kind)]
+    assert of_type("AWS::Logs::LogGroup", resources) == {"LogGroup"}  # the function's own
+
+
+def test_sam_delete_leaves_nothing_behind(resources: dict[str, Any]) -> None:
+    holds_data = {"AWS::Events::Archive", "AWS::Logs::LogGroup", "AWS::SQS::Queue"}
+    assert holds_data <= kinds(resources)
+    for resource in resources.values():
+        for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
+            said = resource.get(policy)
+            assert said == "Delete" or (said is None and resource["Type"] not in holds_data)
+
+
+# What depends on what.
+
+
+def references(node: Any) -> Iterator[str]:
+    """The logical ids and parameters that CloudFormation must know to resolve a node."""
+    for function, argument in (item for found in dicts_in(node) for item in found.items()):
+        match function, argument:
+            case "Ref" | "DependsOn", _:
+                yield from as_list(argument)
+            case "Fn::GetAtt", [name, *_]:
+                yield name
+            case "Fn::Sub", str():
+                yield from re.findall(r"\$\{([\w:]+)", argument)
+
+
+def in_order(resources: dict[str, Any]) -> list[str]:
+    """An order in which CloudFormation can create the resources; raises CycleError."""
+    graph = {name: resources.keys() & set(references(r)) for name, r in resources.items()}
+    return list(TopologicalSorter(graph).static_order())
+
+
+def test_every_reference_has_a_target(translated: dict[str, Any]) -> None:
+    known = translated["Parameters"].keys() | translated["Resources"].keys()
+    everywhere = {name for name in references(translated) if not name.startswith("AWS::")}
+    assert everywhere <= known
+
+
+def test_no_resource_waits_for_itself(resources: dict[str, Any]) -> None:
+    assert sorted(in_order(resources)) == sorted(resources)
+    # The circle that SchedulerPolicy is there to avoid would be found.
+    circle = {"SchedulerRole": resources["SchedulerRole"] | {"Has": resources["SchedulerPolicy"]}}
+    with pytest.raises(CycleError):
+        in_order(resources | circle)
+
+
+def test_every_combination_of_the_conditions_resolves(stack: Stack) -> None:
+    assert set(references(stack.source["Conditions"])) == SWITCHES.keys()
+    for chosen in product((True, False), repeat=len(SWITCHES)):
+        given = {k: v for (k, v), take in zip(SWITCHES.items(), chosen, strict=True) if take}
+        one = Stack(given)
+        absent = stack.source["Resources"].keys() - one.resources.keys()
+        text = json.dumps([one.resources, one.outputs])
+        assert not any(f"{one.name}-{name}" in text for name in absent)
+        assert not re.search(r'"Ref"|"Fn::|\$\{', text)
+
+
+# Safeguard 7 of the README: "each permission has its reason beside it".
+
+
+def test_each_permission_has_its_reason_beside_it(stack: Stack) -> None:
+    template = (ROOT / "template.yaml").read_text("utf-8")
+    role = re.split(r"\n  (?=\w+:\n)", template.partition("\n  RetryRunTaskRole:\n")[2])[0]
+    found = re.findall(r"((?: *#.*\n)*)(?: *- !If\n *- \w+\n)? *- Sid: (\w+)\n", role)
+    reasons = {sid: reason.strip() for reason, sid in found}
+    assert reasons.keys() == {statement["Sid"] for statement in stack.policy}
+    for statement in stack.policy:
+        sid = statement["Sid"]
+        # What is read is what was found: both have one reason.
+        reason = reasons[sid] or reasons.get(sid.replace("Read", "Find"), "")
+        assert reason.endswith("."), sid
+        assert '"*"' in reason or "*" not in as_list(statement["Resource"]), sid
+
+
+# A smoke test: moto's CloudFormation makes the stack, and takes it away again.
+
+# For these a log group stands in, which has a name and an ARN as well.
+UNKNOWN_TO_MOTO = {
+    "AWS::CloudWatch::Alarm",
+    "AWS::Events::EventBusPolicy",
+    "AWS::Lambda::EventInvokeConfig",
+    "AWS::SNS::Subscription",
+    "AWS::SNS::TopicPolicy",
+    "AWS::SQS::QueuePolicy",
+    "AWS::Scheduler::ScheduleGroup",
+}
+
+
+def adapted(translated: dict[str, Any]) -> dict[str, Any]:
+    """The translated template, without what moto can not do."""
+    # Ref of a bus gives a Python object, not the bus's name.
+    text = json.dumps(translated).replace(
+        '{"Ref": "OutcomeBus"}', '{"Fn::GetAtt": ["OutcomeBus", "Name"]}'
+    )
+    template: dict[str, Any] = json.loads(text)
+    # An archive's pattern has to be a string.
+    archive = template["Resources"]["DeadLetterArchive"]["Properties"]
+    archive["EventPattern"] = json.dumps(archive["EventPattern"])
+    # The default is looked up even where another value is given, and names under /aws are refused.
+    template["Parameters"]["PowertoolsLayer"]["Default"] = "/layer"
+    for resource in template["Resources"].values():
+        if resource["Type"] not in get_model_map():
+            resource["Type"] = "AWS::Logs::LogGroup"
+    return template
+
+
+def what_is_there() -> dict[str, list[Any]]:
+    """What the stack makes, listed by the services themselves."""
+    events = boto3.client("events")
+    return {
+        "functions": boto3.client("lambda").list_functions()["Functions"],
+        "buses": events.list_event_buses()["EventBuses"],
+        "rules": events.list_rules()["Rules"],
+        "archives": events.list_archives()["Archives"],
+        "topics": boto3.client("sns").list_topics()["Topics"],
+        "queues": boto3.client("sqs").list_queues().get("QueueUrls", []),
+        "log groups": boto3.client("logs").describe_log_groups()["logGroups"],
+        "dashboards": boto3.client("cloudwatch").list_dashboards()["DashboardEntries"],
+        "roles": boto3.client("iam").list_roles()["Roles"],
+    }
+
+
+@pytest.fixture
+def account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An account with the code in a bucket, and a layer whose ARN is in a parameter."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", stack.region)
+    with mock_aws():
+        s3, here = boto3.client("s3"), {"LocationConstraint": stack.region}
+        s3.create_bucket(Bucket="code", CreateBucketConfiguration=here)
+        s3.put_object(Bucket="code", Key="functions.zip", Body=b"code")
+        layer = boto3.client("lambda").publish_layer_version(
+            LayerName="powertools", Content={"ZipFile": b"code"}
+        )
+        arn = layer["LayerVersionArn"]
+        boto3.client("ssm").put_parameter(Name="/layer", Value=arn, Type="String")
+        yield
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("given", [{}, SWITCHES], ids=["default", "everything else"])
+def test_the_stack_is_made_and_goes_without_a_trace(
+    given: dict[str, str], stack: Stack, translated: dict[str, Any]
+) -> None:
+    assert kinds(translated["Resources"]) - get_model_map().keys() == UNKNOWN_TO_MOTO
+    before = what_is_there()
+    cloudformation, named = boto3.client("cloudformation"), {"StackName": stack.name}
+    cloudformation.create_stack(
+        **named,
+        TemplateBody=json.dumps(adapted(translated)),
+        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    (made,) = cloudformation.describe_stacks(**named)["Stacks"]
+    assert made["StackStatus"] == "CREATE_COMPLETE"
+    summaries = cloudformation.list_stack_resources(**named)["StackResourceSummaries"]
+    expected = Stack(given).resources.keys() | MADE_BY_SAM.keys()
+    # moto lists a resource whose condition is false as well, without its name.
+    assert {summary["LogicalResourceId"] for summary in summaries} - {""} == expected
+
+    there = what_is_there()
+    new = {kind for kind in there if there[kind] != before[kind]}
+    assert new == there.keys() - ({"topics"} if "NotificationTopicArn" in given else set())
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in made["Outputs"]}
+    assert outputs.keys() == stack.outputs.keys()
+    (bus,) = (bus for bus in there["buses"] if bus["Name"] == stack.name)
+    rules = boto3.client("events").list_rules(EventBusName=stack.name)["Rules"]
+    (rule,) = (rule["Arn"] for rule in rules if "ReplayedDeadLetter" in rule["Name"])
+    command = outputs["StartReplayCommand"]
+    assert f"--event-source-arn {outputs['ArchiveArn']} " in command
+    assert f"--destination Arn={bus['Arn']},FilterArns={rule} " in command
+
+    cloudformation.delete_stack(**named)
+    assert what_is_there() == before
