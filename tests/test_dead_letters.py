@@ -341,6 +341,26 @@ def test_a_crash_ends_in_a_launch_or_in_the_archive(
         assert len(world.bus.archive) == 1
 
 
+def test_a_message_that_came_back_from_the_queue_is_told_again_and_can_be_replayed(
+    world: World,
+) -> None:
+    # What could not be delivered to the topic is the event that the rule saw: a letter.
+    play(world)
+    (letter,) = world.bus.archive
+    world.invoke(letter)
+    world.run()
+    assert "itself failed" in world.bus.messages[1]
+    assert len(world.bus.archive) == 2
+    capacity_returns(world)
+    replay(world)  # of both: one holds the other
+    assert [name for name, _ in outcomes(world)[-3:]] == [
+        "SCHEDULED",
+        "ALREADY_SCHEDULED",
+        "LAUNCHED",
+    ]
+    assert len(world.tasks) == 1
+
+
 def test_the_message_about_a_crash_has_a_text_of_its_own(world: World) -> None:
     world.crashes = ["before RunTask"] * 3
     play(world)

@@ -196,6 +196,20 @@ def test_an_attempt_after_an_error_that_passes_can_not_start_a_second_task(
     assert world.ecs.tasks == started["tasks"]
 
 
+@pytest.mark.parametrize("lost", [1, 3])
+def test_an_attempt_whose_answer_is_lost_is_made_again_and_starts_one_task(
+    lost: int, world: World
+) -> None:
+    """First by the SDK, which tries three times, and then by Lambda: always with the same token."""
+    world.ecs.lost_answers = lost
+    world.begin(load_event(FARGATE))
+    world.run()
+    (outcome,) = world.outcomes
+    assert (outcome["outcome"], outcome["tasks"]) == ("LAUNCHED", world.ecs.tasks)
+    assert len(world.ecs.tasks) == 1
+    assert [call["clientToken"] for call in world.calls] == [f"{ORIGIN}-1"] * (lost + 1)
+
+
 def test_errors_that_pass_use_up_the_budget_if_they_do_not(world: World) -> None:
     world.ecs.errors = [ECSException("ServerException", "oops")] * 999
     world.begin(load_event(FARGATE))

@@ -236,6 +236,16 @@ def test_a_target_that_does_not_fit_does_not_stand_in_the_way_of_one_that_does()
     assert replayed(RULE, definitions).outcomes[0]["outcome"] == "LAUNCHED"
 
 
+def test_a_target_in_another_cluster_proves_nothing() -> None:
+    # One rule may start the task in two clusters, each time with an environment of its own.
+    definitions = load_definitions(RULE)
+    target = target_of(definitions)
+    elsewhere = copy.deepcopy(target) | {"Id": "elsewhere", "Arn": f"{target['Arn']}-2"}
+    target["Input"] = "{}"
+    definitions["Rules"][0]["Targets"].append(elsewhere)
+    assert refusal(replayed(RULE, definitions)).endswith(OTHERS)
+
+
 def test_a_target_that_is_no_task_of_ecs_is_none() -> None:
     definitions = load_definitions(RULE)
     target_of(definitions).pop("EcsParameters")

@@ -84,9 +84,7 @@ class Tools:
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
     machine = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine())
-    sam = uv(
-        "tool", "run", "--quiet", "--from", "aws-sam-cli>=1.170,<2", "python", "-c", WHERE_SAM_IS
-    )
+    sam = uv("tool", "run", "--quiet", "--from", SAM_CLI, "python", "-c", WHERE_SAM_IS)
     emulator = Path(sam, "local", "rapid", f"aws-lambda-rie-{machine}")
     if sys.platform != "linux" or not emulator.exists():
         unavailable(f"There is no emulator for {sys.platform} on {platform.machine()}.")

@@ -30,7 +30,7 @@ from rehearsal import load_definitions, load_event
 from rehearsal.ecs import family_of
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task import decision, definition, handler, recover
+from retry_run_task import decision, definition, handler, recover, schedule
 from retry_run_task.decision import CHAIN_TAGS, ORIGIN_TAG, Chain, Outcome
 from retry_run_task.launch import Answer
 
@@ -39,10 +39,20 @@ CALLERS = (
     "launched.fargate-capacity-scheduler",
     "launched.fargate-capacity-sdk-client-token",
     "launched.hidden-environment-rule",
+    "launched.hidden-environment-schedule",
     "unmatched.partial-placement",  # its count is 5; here, none of them is placed at first
 )
-HIDDEN = "launched.hidden-environment-rule"
-POINTS = ("before RunTask", "after RunTask", "before CreateSchedule", "after CreateSchedule")
+# Every request that the function makes: its process may die before it and after it.
+OPERATIONS = (
+    "RunTask",
+    "CreateSchedule",
+    "ListEventBuses",
+    "ListRuleNamesByTarget",
+    "ListTargetsByRule",
+    "ListSchedules",
+    "GetSchedule",
+)
+POINTS = [f"{moment} {operation}" for operation in OPERATIONS for moment in ("before", "after")]
 ERRORS = {
     "throttled": ECSException("ThrottlingException", "Rate exceeded"),
     "server error": ECSException("ServerException", "oops"),
@@ -114,21 +124,27 @@ class Faults(RuleBasedStateMachine):
         event["detail"]["responseElements"]["tasks"] = []
         event["detail"]["eventID"] = family
         job = Job(copy.deepcopy(parameters), family)
-        if caller == HIDDEN:
-            job.secret = f"secret-of-{family}"
-            parameters["startedBy"] = job.parameters["startedBy"] = f"events-rule/{family}"
-            (container,) = job.parameters["overrides"]["containerOverrides"]
-            container["environment"] = [{"name": "SECRET", "value": job.secret}]
-            definitions = load_definitions(caller)
-            definitions["Rules"][0]["Name"] = family
-            target = definitions["Rules"][0]["Targets"][0]
-            target["Input"] = json.dumps(job.parameters["overrides"])
-            target["EcsParameters"]["TaskDefinitionArn"] = parameters["taskDefinition"]
-            self.world.define(definitions)
+        if "hidden" in caller:
+            self.hide_environment(job, caller, parameters)
         self.jobs[family] = job
         if not capacity:
             self.world.ecs.families_without_capacity.add(family)
         self.world.pending.append(event)
+
+    def hide_environment(self, job: Job, caller: str, shown: dict[str, Any]) -> None:
+        """The job's rule or schedule holds a secret of its own, which `shown` does not show."""
+        job.secret = f"secret-of-{job.origin}"
+        (container,) = job.parameters["overrides"]["containerOverrides"]
+        container["environment"] = [{"name": "SECRET", "value": job.secret}]
+        definitions = load_definitions(caller)
+        (made_by,) = definitions["Rules"] or definitions["Schedules"]
+        made_by["Name"] = job.origin
+        target = made_by["Targets"][0] if definitions["Rules"] else made_by["Target"]
+        target["Input"] = json.dumps(job.parameters["overrides"])
+        target["EcsParameters"]["TaskDefinitionArn"] = shown["taskDefinition"]
+        service, _, _ = shown["startedBy"].partition("/")
+        shown["startedBy"] = job.parameters["startedBy"] = f"{service}/{job.origin}"
+        self.world.define(definitions)
 
     # What AWS does.
 
@@ -187,6 +203,12 @@ class Faults(RuleBasedStateMachine):
                 job.twice = True
         else:
             self.world.ecs.errors = errors
+
+    @rule(count=st.integers(1, 4))
+    def answers_are_lost(self, count: int) -> None:
+        self.world.ecs.lost_answers = count
+        for job in self.jobs.values():
+            job.twice = True
 
     # What people do.
 
@@ -266,6 +288,7 @@ class Faults(RuleBasedStateMachine):
         """Deliver what was held back, and let time pass."""
         world = self.world
         world.crashes, world.ecs.errors, world.ecs.late_errors = [], [], []
+        world.ecs.lost_answers = 0
         for _ in range(1000):
             while world.pending:
                 self.take(world.pending.pop(0))
@@ -345,7 +368,8 @@ def test_the_safeguards_hold_under_faults() -> None:
 
 # Mutants of the function, each caught by one of the checks: tests of the test.
 
-REAL_END, REAL_RESTORE, REAL_RETRY = decision._end, definition.restore, handler.retry
+REAL_END, REAL_RESTORE = decision._end, definition.restore
+REAL_RETRY, REAL_SCHEDULE = handler.retry, schedule.schedule
 NUMBERS = count()
 
 
@@ -353,7 +377,9 @@ def no_token_twice(_: Any, attempt: Chain) -> str:
     return f"{attempt.origin}-{next(NUMBERS)}"
 
 
-def schedules_nothing(*_: Any) -> Answer:
+def schedules_replays_only(scheduler: Any, wait: Any, settings: Any) -> Answer:
+    if "replay-name" in json.loads(wait.payload):
+        return REAL_SCHEDULE(scheduler, wait, settings)
     return Answer(Outcome.SCHEDULED)
 
 
@@ -373,6 +399,12 @@ def gives_two_attempts_more(call: Any, chain: Chain, *rest: Any) -> Any:
     return REAL_END(call, replace(chain, end=chain.end + 2), *rest)
 
 
+def ignores_replays(call: Any, settings: Any) -> Any:
+    if call.replay_name is None:
+        return REAL_RETRY(call, settings)
+    return Chain(call.event_id, call.event_time, 0, 0), Answer(Outcome.OPTED_OUT)
+
+
 def tells_values(*arguments: Any) -> tuple[dict[str, Any], str]:
     request, _ = REAL_RESTORE(*arguments)
     return request, json.dumps(request["overrides"])
@@ -380,8 +412,9 @@ def tells_values(*arguments: Any) -> tuple[dict[str, Any], str]:
 
 MUTANTS = [
     (decision, "_token", no_token_twice, "no_job_runs_twice"),
-    (handler, "schedule", schedules_nothing, "check_that_nothing_is_lost"),
+    (handler, "schedule", schedules_replays_only, "check_that_nothing_is_lost"),
     (handler, "retry", swallows_errors, "check_that_nothing_is_lost"),
+    (handler, "retry", ignores_replays, "check_that_a_replay_starts_what_never_ran"),
     (decision, "exact_request", drops_overrides, "every_request_is_its_callers"),
     (decision, "_end", gives_two_attempts_more, "no_chain_exceeds_its_budget"),
     (recover, "restore", tells_values, "nothing_hidden_leaks"),

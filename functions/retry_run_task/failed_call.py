@@ -170,10 +170,14 @@ def write_time(moment: datetime) -> str:
 
 
 def _inside_of_results(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the function was first invoked with: a dead letter may have gone round several times."""
+    """What the function was first invoked with: a dead letter may have gone round several times.
+
+    Only the outermost one needs a replay: a message that could not be delivered to the topic comes
+    back without one, is refused here, and so becomes a letter that holds another.
+    """
+    if str(event.get("detail-type")).startswith(RESULT) and event.get("replay-name") is None:
+        raise NotAFailedCall("replay-name", "is missing: only a replay sends dead letters back")
     while str(event.get("detail-type")).startswith(RESULT):
-        if event.get("replay-name") is None:
-            raise NotAFailedCall("replay-name", "is missing: only a replay sends dead letters back")
         event = _object(_object(event, "detail", ""), "requestPayload", "detail.")
     return event
 

@@ -21,7 +21,6 @@ from retry_run_task.decision import (
     Launch,
     Outcome,
     Stop,
-    Wait,
     decide,
     follow,
     give_up,
@@ -85,13 +84,11 @@ def retry(call: FailedCall, settings: Settings) -> tuple[Chain, Answer]:
 
 def act(decision: Decision, settings: Settings) -> Answer:
     """At most one write to AWS."""
-    match decision:
-        case Stop(_, outcome, detail):
-            return Answer(outcome, (), detail)
-        case Launch():
-            return ask(decision, settings)
-        case Wait():
-            answer = schedule(scheduler_client(), decision, settings)
+    if isinstance(decision, Stop):
+        return Answer(decision.outcome, (), decision.detail)
+    if isinstance(decision, Launch):
+        return ask(decision, settings)
+    answer = schedule(scheduler_client(), decision, settings)
     return replace(answer, detail=" ".join(filter(None, (answer.detail, decision.detail))))
 
 

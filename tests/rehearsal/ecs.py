@@ -13,6 +13,7 @@ from typing import Any, cast
 from unittest import mock
 
 import boto3
+from botocore.exceptions import ReadTimeoutError
 from moto.core.responses import ActionResult
 from moto.ec2.utils import generate_instance_identity_document
 from moto.ecs.exceptions import ECSException
@@ -44,6 +45,7 @@ class ScarceEcs:
 
     Those of `families_without_capacity` fail as well. `at_most` is how many tasks a call can place.
     `errors` are raised in place of an answer, one a call, and `late_errors` after it took effect.
+    `lost_answers` further calls take effect, and their answers never come.
 
     `binds_failures`: whether a call that placed nothing uses up its token. What AWS does is not
     documented (aws-facts, section 6), so both worlds can be rehearsed. `tasks` are the ARNs of all
@@ -61,6 +63,7 @@ class ScarceEcs:
     families_without_capacity: set[str] = field(default_factory=set)
     errors: list[ECSException] = field(default_factory=list)
     late_errors: list[ECSException] = field(default_factory=list)
+    lost_answers: int = 0
     binds_failures: bool = True
     tasks: list[str] = field(default_factory=list)
     launches: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list)
@@ -89,7 +92,7 @@ class ScarceEcs:
     def answer(
         self, parameters: Mapping[str, Any], place: Callable[[int], ActionResult]
     ) -> dict[str, Any]:
-        """RunTask's response; raises what is due in `errors`, and ConflictException."""
+        """RunTask's response; raises what is due in `errors`, ConflictException, and timeouts."""
         if self.errors:
             error = self.errors.pop(0)
             self.on_call(parameters, None, (error.code, error.message))
@@ -121,6 +124,9 @@ class ScarceEcs:
             self.on_call(parameters, None, (error.code, error.message))
             raise error
         self.on_call(parameters, response, None)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise ReadTimeoutError(endpoint_url="ECS")
         return response
 
     def _is_scarce(self, parameters: Mapping[str, Any]) -> bool:

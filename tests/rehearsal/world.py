@@ -129,8 +129,9 @@ class World:
         boto3.DEFAULT_SESSION = session
         mock_random.seed(0)  # the same tasks' ids in every run
         enter(self.ecs.in_place_of_motos())
+        self._scheduler = boto3.client("scheduler")
         group = self.stack.environment["SCHEDULE_GROUP"]
-        boto3.client("scheduler").create_schedule_group(Name=group)
+        self._scheduler.create_schedule_group(Name=group)
         for client in CLIENTS:
             client.cache_clear()
             self._exit.callback(client.cache_clear)
@@ -164,7 +165,7 @@ class World:
 
     def define(self, definitions: Mapping[str, Any]) -> None:
         """The rules and schedules that make calls, as their owners have defined them."""
-        events, scheduler = boto3.client("events"), boto3.client("scheduler")
+        events, scheduler = boto3.client("events"), self._scheduler
         for rule in definitions.get("Rules", []):
             bus = rule.get("EventBusName", "default")
             if bus not in [b["Name"] for b in events.list_event_buses()["EventBuses"]]:
@@ -172,8 +173,10 @@ class World:
             events.put_rule(Name=rule["Name"], EventBusName=bus, EventPattern='{"source": ["x"]}')
             events.put_targets(Rule=rule["Name"], EventBusName=bus, Targets=rule["Targets"])
         for schedule in definitions.get("Schedules", []):
-            with contextlib.suppress(scheduler.exceptions.ConflictException):
-                scheduler.create_schedule_group(Name=schedule["GroupName"])
+            group = schedule["GroupName"]
+            # moto would empty a group that is there already.
+            if group not in [g["Name"] for g in scheduler.list_schedule_groups()["ScheduleGroups"]]:
+                scheduler.create_schedule_group(Name=group)
             scheduler.create_schedule(**schedule)
 
     def begin(self, event: Mapping[str, Any]) -> None:
@@ -243,22 +246,25 @@ class World:
             self.tell("EventBridge", "the rule is disabled", matched=False)
         elif matches(self.stack.pattern, event):
             self.tell("EventBridge", "the rule matches the event", matched=True)
-            self._invoke(event, LAMBDA_RETRIES)
+            self.invoke(event)
         else:
             self.tell("EventBridge", "the rule leaves the event alone", matched=False)
 
     def _invoke_later(self, payload: Mapping[str, Any]) -> None:
         for _ in range(2 if self.duplicates else 1):  # at least once
-            self._at(self.now, lambda: self._invoke(payload, LAMBDA_RETRIES))
+            self._at(self.now, lambda: self.invoke(payload))
 
-    def _invoke(self, payload: Mapping[str, Any], retries: tuple[timedelta, ...]) -> None:
+    def invoke(
+        self, payload: Mapping[str, Any], retries: tuple[timedelta, ...] = LAMBDA_RETRIES
+    ) -> None:
+        """An asynchronous invocation, with the further tries that Lambda makes if it fails."""
         try:
             outcome = self.call_handler(json.loads(json.dumps(payload)))
         except (Exception, Crash) as error:  # noqa: BLE001 - as Lambda does
             message = f"{type(error).__name__}: {error}"
             self.tell("Lambda", f"the function failed: {message}", error=message)
             if retries:
-                self._at(self.now + retries[0], lambda: self._invoke(payload, retries[1:]))
+                self._at(self.now + retries[0], lambda: self.invoke(payload, retries[1:]))
             else:
                 answer = {"errorType": type(error).__name__, "errorMessage": str(error)}
                 self.send_result("Failure", "RetriesExhausted", payload, answer)
@@ -318,29 +324,34 @@ class World:
 
     def schedules(self) -> list[Any]:
         """Attempts that wait, as GetSchedule describes them."""
-        scheduler = boto3.client("scheduler")
-        group = self.stack.environment["SCHEDULE_GROUP"]
-        names = [s["Name"] for s in scheduler.list_schedules(GroupName=group)["Schedules"]]
-        return [scheduler.get_schedule(GroupName=group, Name=name) for name in names]
+        return [self._schedule(name) for name in sorted(self._names_of_schedules())]
 
     def watch_schedules(self) -> None:
         """moto keeps schedules and never fires one: that is done here, and each is then deleted."""
-        for schedule in self.schedules():
-            name = schedule["Name"]
-            if name not in self._scheduled:
-                self._scheduled.add(name)
-                at = datetime.fromisoformat(schedule["ScheduleExpression"][3:-1] + "+00:00")
-                payload = schedule["Target"]["Input"]
-                self.inputs.append(payload)
-                self._at(at + SCHEDULER_LATENCY, partial(self._fire, name, payload))
+        for name in sorted(self._names_of_schedules() - self._scheduled):
+            self._scheduled.add(name)
+            schedule = self._schedule(name)
+            at = datetime.fromisoformat(schedule["ScheduleExpression"][3:-1] + "+00:00")
+            payload = schedule["Target"]["Input"]
+            self.inputs.append(payload)
+            self._at(at + SCHEDULER_LATENCY, partial(self._fire, name, payload))
+
+    def _names_of_schedules(self) -> set[str]:
+        group = self.stack.environment["SCHEDULE_GROUP"]
+        found = self._scheduler.list_schedules(GroupName=group)["Schedules"]
+        return {schedule["Name"] for schedule in found}
+
+    def _schedule(self, name: str) -> Any:
+        group = self.stack.environment["SCHEDULE_GROUP"]
+        return self._scheduler.get_schedule(GroupName=group, Name=name)
 
     def _fire(self, name: str, payload: str) -> None:
         group = self.stack.environment["SCHEDULE_GROUP"]
-        boto3.client("scheduler").delete_schedule(GroupName=group, Name=name)
+        self._scheduler.delete_schedule(GroupName=group, Name=name)
         self._scheduled.remove(name)
         for _ in range(2 if self.duplicates else 1):  # at least once
             self.tell("Scheduler", f"{name} is due")
-            self._invoke(json.loads(payload), LAMBDA_RETRIES)
+            self.invoke(json.loads(payload))
 
     def call_handler(self, payload: dict[str, Any]) -> dict[str, Any]:
         context = LambdaContext()
