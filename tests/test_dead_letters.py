@@ -113,8 +113,8 @@ def test_a_lost_job_is_one_letter_and_one_message(world: World) -> None:
         "ECS said: Capacity is unavailable at this time. "
         "Please try again later or in a different availability zone",
         "All 3 attempts failed.",
-        "To start it and all that were lost after it, when the cause is gone "
-        "(from 10 minutes after this message):",
+        "When the cause is gone, and 10 minutes after this message, this starts it and all that "
+        "were lost after it. Of several messages take the first one's, and paste it once:",
         command.replace("START", letter["time"]).replace("END", "$(date -u +%Y-%m-%dT%H:%M:%SZ)"),
     ]
 
