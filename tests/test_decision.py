@@ -151,7 +151,8 @@ def test_a_chain_ends_with_its_budget(counter: str, decided: Decide) -> None:
         {"attempt": "01/10"},
         {"attempt": "-1/10"},
         {"attempt": "1/10/10"},
-        {"attempt": "1/102"},
+        {"attempt": "1/101"},
+        {"attempt": "901/1001"},
         {"attempt": "\u0661/10"},
         {"origin": None},
         {"origin": ""},
@@ -168,6 +169,12 @@ def test_a_counter_that_can_not_be_read_stops_the_chain(
     assert decision.outcome is Outcome.NOT_REPLAYABLE
     assert f"tags[retry-run-task:{next(iter(tags))}]" in decision.detail
     assert decision.chain.counter == "unknown/10"
+
+
+@pytest.mark.parametrize("counter", ["1/100", "901/1000"])
+def test_the_longest_budget_can_be_read(counter: str, decided: Decide) -> None:
+    decision = decided(SECOND, parameters=tagged(SECOND, attempt=counter))
+    assert isinstance(decision, Wait)
 
 
 def test_two_counters_are_as_good_as_none(decided: Decide) -> None:
@@ -400,11 +407,16 @@ def test_a_replay_restarts_the_age(decided: Decide, settings: Settings) -> None:
 
 
 def test_a_request_that_is_too_large_for_a_schedule_is_asked_for_at_once(decided: Decide) -> None:
-    large = tagged(SECOND)
-    large["overrides"]["containerOverrides"][0]["command"] = ["x" * 256_000]
-    assert isinstance(decided(SECOND, parameters=large), Launch)
-    large["overrides"]["containerOverrides"][0]["command"] = ["x" * 250_000]
-    assert isinstance(decided(SECOND, parameters=large), Wait)
+    def with_command(text: str) -> Any:
+        parameters = tagged(SECOND)
+        parameters["overrides"]["containerOverrides"][0]["command"] = [text]
+        return decided(SECOND, parameters=parameters)
+
+    # What counts are bytes of UTF-8: Scheduler's limit is 256 KB.
+    room = 256_000 - len(with_command("").payload.encode())
+    assert len(with_command("é" * (room // 2)).payload.encode()) in (255_999, 256_000)
+    assert isinstance(with_command("x" * room), Wait)
+    assert isinstance(with_command("x" * (room + 1)), Launch)
 
 
 def test_text_that_is_no_unicode_can_wait_as_well(decided: Decide) -> None:

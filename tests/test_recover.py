@@ -109,6 +109,19 @@ def test_each_later_attempt_recovers_it_again(name: str) -> None:
         assert request["overrides"]["containerOverrides"][0]["environment"] == ENVIRONMENT
 
 
+@BOTH
+def test_a_later_attempt_that_can_not_recover_it_counts_the_attempts_made(name: str) -> None:
+    with World(Stack(), NOW, failures=10**9, definitions=load_definitions(name)) as world:
+        world.begin(load_event(name))
+        while len(world.calls) < 3:
+            world.step()
+        world.refused = {"ListTargetsByRule": "AccessDenied", "GetSchedule": "AccessDenied"}
+        world.run()
+    outcome = world.outcomes[-1]
+    assert (outcome["outcome"], outcome["attempt"]) == ("NOT_REPLAYABLE", "3/10")
+    assert len(world.calls) == 3
+
+
 NAMESAKE = "arn:aws:ecs:eu-west-1:123456789012:task-definition/nightly-report"
 
 

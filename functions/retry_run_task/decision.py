@@ -323,7 +323,7 @@ def _chain_in(tags: list[dict[str, str]]) -> Chain | None:
     if attempt is None and origin is None and since is None:
         return None
     counter = re.fullmatch("([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", attempt or "")
-    if counter is None or int(counter[2]) - int(counter[1]) > MAX_BUDGET:
+    if counter is None or int(counter[2]) - int(counter[1]) >= MAX_BUDGET:
         raise NotExact(f"tags[{ATTEMPT_TAG}]", "is not a counter like 3/10")
     if not EVENT_ID.fullmatch(origin or ""):
         raise NotExact(f"tags[{ORIGIN_TAG}]", "is not an event's identifier")
