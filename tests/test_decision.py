@@ -12,6 +12,7 @@ from botocore.model import ShapeResolver, StructureShape
 from conftest import NOW
 from rehearsal import EVENT_NAMES, load_event
 from rehearsal.template import Stack
+from retry_run_task.backoff import delay
 from retry_run_task.decision import Chain, Launch, Outcome, Stop, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call
 from retry_run_task.request import NotExact, exact
@@ -169,6 +170,19 @@ def test_a_counter_that_can_not_be_read_stops_the_chain(
     assert decision.outcome is Outcome.NOT_REPLAYABLE
     assert f"tags[retry-run-task:{next(iter(tags))}]" in decision.detail
     assert decision.chain.counter == "unknown/10"
+
+
+@pytest.mark.parametrize("lost", ["attempt", "origin", "since"])
+def test_half_a_chain_stops_whoever_calls(lost: str, decided: Decide) -> None:
+    chain: dict[str, str | None] = {
+        "attempt": "1/10",
+        "origin": "0123",
+        "since": "2026-11-23T00:00:04Z",
+    }
+    assert isinstance(decided(FARGATE, parameters=tagged(FARGATE, **chain)), Wait)
+    decision = decided(FARGATE, parameters=tagged(FARGATE, **chain | {lost: None}))
+    assert decision.outcome is Outcome.NOT_REPLAYABLE
+    assert f"tags[retry-run-task:{lost}]" in decision.detail
 
 
 @pytest.mark.parametrize("counter", ["1/100", "901/1000"])
@@ -345,6 +359,15 @@ def test_the_first_attempt_is_made_at_once_and_the_second_waits(decided: Decide)
     assert isinstance(wait, Wait)
     assert wait.name == f"{wait.chain.origin}-2"
     assert wait.until == NOW + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("made", [1, 2, 5, 9])
+def test_each_attempt_waits_for_a_time_of_its_own(
+    made: int, decided: Decide, settings: Settings
+) -> None:
+    wait = decided(SECOND, parameters=tagged(SECOND, attempt=f"{made}/10"))
+    own = delay(wait.chain.origin, made + 1, settings.backoff_base, settings.backoff_cap)
+    assert own <= wait.until - NOW < own + timedelta(seconds=1)
 
 
 def test_what_waits_is_the_failed_call_itself(
