@@ -15,7 +15,7 @@ from rehearsal.template import Stack
 from retry_run_task.backoff import delay
 from retry_run_task.decision import Chain, Launch, Outcome, Stop, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call
-from retry_run_task.request import NotExact, exact
+from retry_run_task.request import HIDDEN, NotExact, exact
 from retry_run_task.settings import Settings
 
 SINCE = datetime(2026, 11, 23, 0, 0, 4, tzinfo=UTC)
@@ -189,6 +189,22 @@ def test_half_a_chain_stops_whoever_calls(lost: str, decided: Decide) -> None:
 def test_the_longest_budget_can_be_read(counter: str, decided: Decide) -> None:
     decision = decided(SECOND, parameters=tagged(SECOND, attempt=counter))
     assert isinstance(decision, Wait)
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [("0123-1", Wait), (None, Wait), (HIDDEN, Wait), ("of-its-own", Stop), ("012-1", Stop)],
+)
+def test_tags_that_were_copied_to_another_task_do_not_make_it_part_of_the_chain(
+    token: str | None, expected: type, decided: Decide
+) -> None:
+    # Its attempts would meet the tokens of the first task's, and it would never run.
+    chain = tagged(SECOND, origin="0123") | {"clientToken": token}
+    decision = decided(SECOND, parameters=chain)
+    assert isinstance(decision, expected)
+    if isinstance(decision, Stop):
+        assert decision.outcome is Outcome.NOT_REPLAYABLE
+        assert "tags[retry-run-task:origin] was copied from another task" in decision.detail
 
 
 def test_two_counters_are_as_good_as_none(decided: Decide) -> None:
@@ -485,10 +501,21 @@ def test_no_token_is_passed_over(
 
 def test_the_token_of_a_failed_call_is_spent(decided: Decide) -> None:
     origin = load_event(FARGATE)["detail"]["eventID"]
-    for used, next_one in ((f"{origin}-1", "2"), ("of-its-own", "5"), (f"{origin}-9", "5")):
+    for used, next_one in ((f"{origin}-1", "2"), (None, "5"), (f"{origin}-9", "5")):
         event = tagged(SECOND, attempt="4/10") | {"clientToken": used}
         attempt = decided(SECOND, parameters=event, due=True)
         assert attempt.request["clientToken"] == f"{origin}-{next_one}"
+
+
+def test_an_attempt_under_a_token_that_is_not_spent_does_not_wait_until_the_token_has_died(
+    decided: Decide, settings: Settings
+) -> None:
+    # Nor does a longer wait of the stack's make it longer.
+    patient = replace(settings, backoff_base=timedelta(hours=5), backoff_cap=timedelta(hours=9))
+    spent = decided(SECOND, settings=patient)
+    unspent = decided(SECOND, settings=patient, unspent=True)
+    assert spent.until - NOW > timedelta(hours=2)
+    assert unspent.until - NOW <= timedelta(minutes=30)
 
 
 def test_what_waits_knows_that_its_token_is_unspent(

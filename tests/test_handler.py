@@ -235,6 +235,17 @@ def test_spent_tokens_without_end_end_all_the_same(world: World) -> None:
     assert len(world.calls) == function.MOST_ATTEMPTS
 
 
+def test_what_scheduler_would_fill_in_is_asked_for_as_it_was() -> None:
+    event = load_event(FARGATE)
+    (container,) = event["detail"]["requestParameters"]["overrides"]["containerOverrides"]
+    container["command"] = ["put-target", '{"time": "<aws.scheduler.scheduled-time>"}', "a<b>&c"]
+    with World(Stack(), NOW, failures=2) as world:
+        world.begin(event)
+        world.run()
+    sent = [call["overrides"]["containerOverrides"][0]["command"] for call in world.calls]
+    assert sent == [container["command"]] * 3
+
+
 def test_an_attempt_waits_in_a_schedule_that_leaves_nothing_behind(world: World) -> None:
     outcome = world.call_handler(load_event("launched.second-attempt"))
     scheduler, group = boto3.client("scheduler"), world.stack.environment["SCHEDULE_GROUP"]
@@ -273,10 +284,12 @@ def test_lambda_tries_three_times_and_then_the_event_is_a_dead_letter(world: Wor
     assert letter["detail"]["responsePayload"]["errorType"] == "AccessDeniedException"
 
 
+@pytest.mark.parametrize("failures", [[], [{"arn": "an instance"}]])
 def test_an_answer_without_tasks_and_reasons_is_an_error(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    failures: list[Any], world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.ecs, "answer", lambda *_: {"tasks": [], "failures": []})
+    """The rule would not match its event: the chain would end there, unseen."""
+    monkeypatch.setattr(world.ecs, "answer", lambda *_: {"tasks": [], "failures": failures})
     with pytest.raises(NoReason):
         world.call_handler(load_event(FARGATE))
 

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import boto3
@@ -225,6 +226,56 @@ def test_a_started_by_of_36_characters_may_have_been_cut(length: int, found: boo
     rule = changed(RULE, lambda d: d["Rules"][0].update(Name="n" * (length + 1)))
     world = replayed(RULE, rule, startedBy=started_by)
     assert (world.outcomes[0]["outcome"] == "LAUNCHED") is found
+
+
+# A schedule tells when it was made and changed: only one that was there then has made the call.
+
+
+def hours(earlier_or_later: int) -> str:
+    """That long before or after the call."""
+    called = datetime.fromisoformat(load_event(SCHEDULE)["detail"]["eventTime"])
+    return f"{called + timedelta(hours=earlier_or_later):%Y-%m-%dT%H:%M:%S}"
+
+
+@pytest.mark.parametrize(
+    ("time", "zone", "found"),
+    [
+        (hours(-1), "UTC", True),
+        (hours(1), "UTC", False),
+        (hours(1), "Asia/Tokyo", True),  # which is nine hours ahead
+        (hours(-1), "America/New_York", False),
+    ],
+)
+def test_a_one_time_schedule_whose_time_had_not_come_did_not_make_the_call(
+    time: str, zone: str, found: bool
+) -> None:
+    once = {"ScheduleExpression": f"at({time})", "ScheduleExpressionTimezone": zone}
+    world = replayed(SCHEDULE, changed(SCHEDULE, lambda d: d["Schedules"][0].update(once)))
+    if found:
+        assert world.outcomes[0]["outcome"] == "LAUNCHED"
+    else:
+        assert refusal(world) == GONE
+
+
+@pytest.mark.parametrize(
+    ("operation", "why"),
+    [
+        ("update_schedule", "the schedule nightly-report-in-the-south in the group reports "),
+        ("create_schedule", ""),
+    ],
+)
+def test_a_schedule_that_was_changed_or_made_after_the_call_proves_nothing(
+    operation: str, why: str
+) -> None:
+    definitions = load_definitions(SCHEDULE)
+    with World(Stack(), NOW, definitions=definitions) as world:
+        scheduler = boto3.client("scheduler")
+        (schedule,) = definitions["Schedules"]
+        if operation == "create_schedule":
+            scheduler.delete_schedule(Name=schedule["Name"], GroupName=schedule["GroupName"])
+        getattr(scheduler, operation)(**schedule)
+        world.outcomes.append(world.call_handler(load_event(SCHEDULE)))
+    assert refusal(world) == (f"{why}was changed after the call." if why else GONE)
 
 
 def test_several_that_agree_on_every_value_will_do() -> None:

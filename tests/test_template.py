@@ -125,9 +125,15 @@ def test_every_result_of_the_function_goes_to_the_bus(resources: dict[str, Any])
 def test_nothing_is_public(resources: dict[str, Any]) -> None:
     allow = [s for s in dicts_in(resources) if "Principal" in s and s.get("Effect") == "Allow"]
     assert all(s["Principal"] == {"Service": mock.ANY} for s in allow)
-    # Who makes Lambda use a role must be allowed to pass it: no condition is needed.
-    unconditional = [s["Principal"]["Service"] for s in allow if "Condition" not in s]
-    assert unconditional == ["lambda.amazonaws.com"]
+    # Who makes Lambda use a role must be allowed to pass it; EventBridge supports no condition in
+    # the policy of a topic.
+    unconditional = {
+        (s["Principal"]["Service"], s["Action"]) for s in allow if "Condition" not in s
+    }
+    assert unconditional == {
+        ("lambda.amazonaws.com", "sts:AssumeRole"),
+        ("events.amazonaws.com", "sns:Publish"),
+    }
     assert not [kind for kind in kinds(resources) if re.search("Url|ApiGateway", kind)]
 
 

@@ -3,9 +3,13 @@
 import hashlib
 from datetime import timedelta
 
-# A large replay is spread over this time, so that it stays below ECS's rates: 10 minutes are 24,000
-# calls at the 40 a second that RunTask shares (ECS throttling quotas).
+# A large replay is spread over this time, so that it stays below ECS's rates: it takes 10,800 calls
+# at the 20 a second that Fargate allows (Fargate throttling quotas).
 REPLAY_SPREAD = timedelta(minutes=9)
+
+# The longest wait for a second use of a client token. A token dies an hour after its task has ended
+# (ECS_Idempotency): a short task that a twin starts under it meanwhile must still be found then.
+UNSPENT_CAP = timedelta(minutes=30)
 
 # EventBridge Scheduler fires within 60 s of the time it was given, and may refuse a past one
 # (Scheduler user guide, "Schedule types"): nothing is asked of it that is nearer than that.
@@ -18,7 +22,7 @@ def delay(origin: str, attempt: int, base: timedelta, cap: timedelta) -> timedel
     The spread is as good as random over many jobs, but the same for the same attempt: twins of one
     event compute one time (AWS Architecture Blog, "Exponential Backoff And Jitter": equal jitter).
     """
-    # The shortest base reaches the longest cap, a day, before the eleventh doubling.
+    # The shortest base reaches the longest cap, a day, by the eleventh doubling.
     longest = min(cap, base * (1 << min(attempt - 2, 11)))
     return max(SHORTEST, longest * (0.5 + spread(f"{origin}-{attempt}") / 2))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.model import StructureShape
 
-from retry_run_task.backoff import delay, replay_delay
+from retry_run_task.backoff import UNSPENT_CAP, delay, replay_delay
 from retry_run_task.definition import Source, hidden_environments, source_of
 from retry_run_task.failed_call import (
     EVENT_ID,
@@ -20,7 +20,7 @@ from retry_run_task.failed_call import (
     write_due_attempt,
     write_time,
 )
-from retry_run_task.request import NotExact, exact, exact_request
+from retry_run_task.request import HIDDEN, NotExact, exact, exact_request
 from retry_run_task.settings import Settings
 
 ATTEMPT_TAG = "retry-run-task:attempt"
@@ -140,7 +140,7 @@ def decide(
         chain = replace(chain, end=budget)
         if budget == 0:
             return Stop(chain, Outcome.OPTED_OUT, f"The job's tag {MAX_ATTEMPTS_TAG} is 0.")
-        chain = _chain_in(tags) or _new_chain(call, settings, budget)
+        chain = _chain_in(tags, call) or _new_chain(call, settings, budget)
         due = _due(call, chain, settings, now)
         if call.replay_name is not None:
             # A person asked for it: the whole budget again, from where the counter stands.
@@ -149,13 +149,14 @@ def decide(
         if end is not None:
             return end
         attempt = replace(chain, attempt=chain.made + 1)
-        request = _next_request(call, attempt, tags, settings, run_task)
-        source = _source(call, request, settings)
         if due > now:
+            # What can not be repeated is found when the wait is over: two letters of it in one
+            # replay are one letter then.
             payload = _payload(call, settings)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
                 return Wait(attempt, _schedule_name(call, attempt), due, payload, note)
-        return Launch(attempt, request, note, source)
+        request = _next_request(call, attempt, tags, settings, run_task)
+        return Launch(attempt, request, note, _source(call, request, settings))
     except NotExact as problem:
         return _not_replayable(chain, problem)
 
@@ -210,7 +211,8 @@ def _due(call: FailedCall, chain: Chain, settings: Settings, now: datetime) -> d
     elif chain.made == 0:
         return now  # CloudTrail's latency has passed
     else:
-        wait = delay(chain.origin, chain.made + 1, settings.backoff_base, settings.backoff_cap)
+        cap = min(settings.backoff_cap, UNSPENT_CAP) if call.unspent else settings.backoff_cap
+        wait = delay(chain.origin, chain.made + 1, settings.backoff_base, cap)
     return (now + wait + timedelta(seconds=1, microseconds=-1)).replace(microsecond=0)
 
 
@@ -223,7 +225,10 @@ def _schedule_name(call: FailedCall, attempt: Chain) -> str:
 
 def _payload(call: FailedCall, settings: Settings) -> str:
     event = write_due_attempt(call, settings.account, settings.region)
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    # Scheduler fills in <aws.scheduler.scheduled-time> and the like wherever it finds them in an
+    # input (Scheduler user guide, "Context attributes"): a request must come back as it was.
+    return text.replace("<", "\\u003c")
 
 
 def _end(call: FailedCall, chain: Chain, settings: Settings, due: datetime) -> Stop | None:
@@ -247,7 +252,8 @@ def _source(call: FailedCall, request: Mapping[str, Any], settings: Settings) ->
     """Who holds what CloudTrail hides of this call; None where it hides nothing."""
     if not hidden_environments(request):
         return None
-    return source_of(request, call.invoked_by, ours=_made_by_us(call.caller_arn, settings))
+    ours = _made_by_us(call.caller_arn, settings)
+    return source_of(request, call.invoked_by, call.event_time, ours=ours)
 
 
 def _next_request(
@@ -314,10 +320,12 @@ def _budget(tags: list[dict[str, str]], default: int) -> tuple[int, str]:
     )
 
 
-def _chain_in(tags: list[dict[str, str]]) -> Chain | None:
+def _chain_in(tags: list[dict[str, str]], call: FailedCall) -> Chain | None:
     """The chain that the tags tell of; None where they tell of none.
 
     Raises NotExact where they tell of half a one: a counter that can not be read stops the chain.
+    And where they were copied from one of our tasks to another, as the client token shows: that
+    task is another job, whose attempts would meet the tokens of the first.
     """
     attempt, origin, since = (_value(tags, key) for key in CHAIN_TAGS)
     if attempt is None and origin is None and since is None:
@@ -327,6 +335,9 @@ def _chain_in(tags: list[dict[str, str]]) -> Chain | None:
         raise NotExact(f"tags[{ATTEMPT_TAG}]", "is not a counter like 3/10")
     if not EVENT_ID.fullmatch(origin or ""):
         raise NotExact(f"tags[{ORIGIN_TAG}]", "is not an event's identifier")
+    token = call.parameters.get("clientToken")
+    if isinstance(token, str) and token != HIDDEN and not token.startswith(f"{origin}-"):
+        raise NotExact(f"tags[{ORIGIN_TAG}]", "was copied from another task")
     moment = read_time(since)
     if moment is None:
         raise NotExact(f"tags[{SINCE_TAG}]", "is not a time like 2026-11-23T00:00:04Z")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from botocore.model import StructureShape
@@ -26,11 +27,12 @@ PLACEHOLDER = "<aws.scheduler."
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The rule or schedule (`kind`) that made a call, and its name, or what is left of it."""
+    """The rule or schedule (`kind`) that made a call, what is left of its name, and when it did."""
 
     kind: str
     name: str
     is_cut: bool
+    asked_at: datetime
 
     def may_be(self, name: str) -> bool:
         return name.startswith(self.name) if self.is_cut else name == self.name
@@ -38,12 +40,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A target of a rule or schedule. `input` is its constant JSON; None if it is made anew."""
+    """A target of a rule or schedule. `input` is its constant JSON; None if it is made anew.
+
+    A schedule knows from when on it could make a call (`since`), and when it was last `changed`;
+    of a rule, EventBridge tells neither.
+    """
 
     name: str
     cluster: str
     task_definition: str
     input: str | None
+    since: datetime | None = None
+    changed: datetime | None = None
 
 
 def hidden_environments(request: Mapping[str, Any]) -> list[str]:
@@ -56,7 +64,9 @@ def hidden_environments(request: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def source_of(request: Mapping[str, Any], invoked_by: str, *, ours: bool) -> Source:
+def source_of(
+    request: Mapping[str, Any], invoked_by: str, asked_at: datetime, *, ours: bool
+) -> Source:
     """Who holds what the call hides. `ours` is an attempt of ours, in which `startedBy` is kept.
 
     Raises NotExact for the call of an SDK: nobody does.
@@ -65,7 +75,7 @@ def source_of(request: Mapping[str, Any], invoked_by: str, *, ours: bool) -> Sou
     for prefix, (kind, service) in CALLERS.items():
         if started_by.startswith(prefix) and (ours or invoked_by == service):
             is_cut = len(started_by) >= LONGEST_STARTED_BY
-            return Source(kind, started_by.removeprefix(prefix), is_cut)
+            return Source(kind, started_by.removeprefix(prefix), is_cut, asked_at)
     raise _hidden(
         request, "its caller is no EventBridge rule or schedule, which would still hold it"
     )
@@ -74,6 +84,7 @@ def source_of(request: Mapping[str, Any], invoked_by: str, *, ours: bool) -> Sou
 def restore(
     request: Mapping[str, Any],
     definitions: Sequence[Definition],
+    asked_at: datetime,
     settings: Settings,
     run_task: StructureShape,
 ) -> tuple[dict[str, Any], str]:
@@ -81,15 +92,18 @@ def restore(
 
     A definition is right if it starts the same task definition in the same cluster, and if its
     overrides are those of the call once its environments are hidden as CloudTrail hides them. All
-    that are right have to agree. Raises NotExact otherwise: it says why, and shows no value.
+    that are right have to agree, and none may have changed since the call at `asked_at`. Raises
+    NotExact otherwise: it says why, and shows no value.
     """
-    here = [d for d in definitions if _starts(d, request, settings)]
+    here = [d for d in definitions if _starts(d, request, asked_at, settings)]
     if not here:
         raise _hidden(request, "no rule or schedule of its caller's name starts this task now")
     right = []
     for definition in here:
         if definition.input is None:
             raise _hidden(request, f"{definition.name} makes its input anew for each event")
+        if definition.changed is not None and definition.changed > asked_at:
+            raise _hidden(request, f"{definition.name} was changed after the call")
         containers = _environments(definition.input, request, run_task)
         if containers is None:
             continue
@@ -115,8 +129,12 @@ def restore(
     return {**request, "overrides": overrides}, note
 
 
-def _starts(definition: Definition, request: Mapping[str, Any], settings: Settings) -> bool:
-    """The same cluster and family, and the same revision where the definition names one."""
+def _starts(
+    definition: Definition, request: Mapping[str, Any], asked_at: datetime, settings: Settings
+) -> bool:
+    """In time, in the same cluster, of the same family, and revision where it names one?"""
+    if definition.since is not None and definition.since > asked_at:
+        return False
     if definition.cluster != settings.arn("cluster", request.get("cluster", "default")):
         return False
     defined = settings.arn("task-definition", definition.task_definition)

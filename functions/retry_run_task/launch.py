@@ -44,7 +44,7 @@ class NoEvent(Exception):
 
 
 class NoReason(Exception):
-    """ECS neither placed every task nor said why."""
+    """ECS neither placed every task nor said why: the rule would not see that call's event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,7 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
     tasks = tuple(task["taskArn"] for task in response["tasks"])
     if len(tasks) >= request.get("count", 1):
         return Answer(Outcome.LAUNCHED, tasks)
-    if not response["failures"]:
-        # The rule sees failures only: unless this invocation fails, the chain ends here unseen.
+    if not any(failure.get("reason") for failure in response["failures"]):
         raise NoReason(f"ECS placed {len(tasks)} tasks of the attempt and gave no reason.")
     reasons = reasons_of(response["failures"])  # type: ignore[arg-type]
     return Answer(Outcome.FAILED_AGAIN, tasks, f"ECS answered: {'; '.join(reasons)}.")

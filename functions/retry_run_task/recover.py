@@ -1,11 +1,15 @@
 """Act: look up what CloudTrail hides, at the moment of the call, for the call alone."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.model import StructureShape
+from dateutil.tz import gettz
 
 from retry_run_task.definition import Definition, Source, hidden_environments, restore
 from retry_run_task.request import NotExact
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_events.type_defs import TargetTypeDef
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
+    from mypy_boto3_scheduler.type_defs import GetScheduleOutputTypeDef
 
 # Reads are quick, and safe to repeat: three tries of 2 + 5 s, and the waits between them.
 CLIENT_CONFIG = Config(
@@ -48,7 +53,7 @@ def recover(
         problem = f"the function may not call {service}:{error.operation_name}"
         path = hidden_environments(request)[0]
         raise NotExact(path, f"is hidden by CloudTrail, and {problem}") from error
-    return restore(request, definitions, settings, run_task)
+    return restore(request, definitions, source.asked_at, settings, run_task)
 
 
 def _rules(source: Source, cluster: str, events: "EventBridgeClient") -> Iterator[Definition]:
@@ -80,8 +85,22 @@ def _schedules(
         for found in page["Schedules"]:
             name, group = found["Name"], found["GroupName"]
             if source.may_be(name) and found["Target"]["Arn"] == cluster:
-                target = scheduler.get_schedule(Name=name, GroupName=group)["Target"]
-                yield _definition(f"the schedule {name} in the group {group}", target)
+                schedule = scheduler.get_schedule(Name=name, GroupName=group)
+                definition = _definition(
+                    f"the schedule {name} in the group {group}", schedule["Target"]
+                )
+                changed = schedule["LastModificationDate"]
+                yield replace(definition, since=_first_call(schedule), changed=changed)
+
+
+def _first_call(schedule: "GetScheduleOutputTypeDef") -> datetime:
+    """When a schedule could make its first call: a one-time schedule makes no other."""
+    once = re.fullmatch(r"at\((.+)\)", schedule["ScheduleExpression"])
+    if once is None:
+        return schedule["CreationDate"]
+    # dateutil comes with boto3 and brings the time zones along, which Lambda's system may not have.
+    zone = gettz(schedule.get("ScheduleExpressionTimezone", "UTC"))
+    return max(schedule["CreationDate"], datetime.fromisoformat(once[1]).replace(tzinfo=zone))
 
 
 def _definition(name: str, target: "TargetTypeDef | Any") -> Definition:

@@ -69,20 +69,15 @@ def _exact_structure(value: Any, shape: StructureShape, path: str, hidden: bool)
     if not isinstance(value, dict):
         raise NotExact(path, "is not an object")
     given = {name: member for name, member in value.items() if member is not None}
+    inside = f"{path}." if path else ""
     for name in given:
         if name not in shape.members:
-            raise NotExact(_join(path, name), "is not a parameter that botocore's RunTask knows")
+            # It could be anything: what is not a plain word stays unseen.
+            word = name if name.isidentifier() and len(name) <= 64 else "a member with an odd name"
+            raise NotExact(inside + word, "is not a parameter that botocore's RunTask knows")
     for name in shape.metadata.get("required", []):
         if name not in given:
-            raise NotExact(_join(path, name), "is missing")
+            raise NotExact(inside + name, "is missing")
     if shape.is_tagged_union and len(given) != 1:
         raise NotExact(path, "does not have exactly one member")
-    return {
-        name: exact(given[name], shape.members[name], _join(path, name), hidden) for name in given
-    }
-
-
-def _join(path: str, name: str) -> str:
-    # A name that is not in the model could be anything: what is not a plain word stays unseen.
-    word = name if name.isidentifier() and len(name) <= 64 else "a member with an odd name"
-    return f"{path}.{word}" if path else word
+    return {name: exact(given[name], shape.members[name], inside + name, hidden) for name in given}

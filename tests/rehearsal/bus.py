@@ -35,9 +35,7 @@ class OutcomeBus:
         principal_arn: str,
         identity_policy: list[dict[str, Any]],
     ) -> None:
-        """PutEvents of one event. Raises AccessDenied; ValueError for what no entry can have."""
-        if "replay-name" in event:
-            raise ValueError("replay-name is no field of an entry of PutEvents")
+        """PutEvents of one event. Raises AccessDenied."""
         properties = stack.resources["OutcomeBusPolicy"]["Properties"]
         context = {"aws:PrincipalArn": principal_arn, "aws:PrincipalIsAWSService": "false"}
         statements = [*identity_policy, properties["Statement"]]
@@ -80,9 +78,21 @@ class OutcomeBus:
             if matches(rule["Pattern"], event):
                 if "Targets" in rule:
                     (target,) = rule["Targets"]
+                    if not may_publish(stack, target["Arn"]):
+                        continue  # it would end in the dead-letter queue
                     self.messages.append(transform(target["InputTransformer"], event))
                 else:  # of the function's own events
                     self.invoke(event)
+
+
+def may_publish(stack: Stack, topic_arn: str) -> bool:
+    """Does the topic's policy let EventBridge publish, which tells SNS of no condition key?"""
+    if "NotificationTopicPolicy" not in stack.resources:
+        return True  # the topic and its policy are somebody else's
+    policy = stack.resources["NotificationTopicPolicy"]["Properties"]["PolicyDocument"]
+    service = {"Service": "events.amazonaws.com"}
+    statements = [s for s in policy["Statement"] if s["Principal"] == service]
+    return iam.allowed(statements, "sns:Publish", topic_arn)
 
 
 def transform(transformer: Mapping[str, Any], event: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ SCHEDULER_LATENCY = timedelta(seconds=30)
 # When Lambda tries an asynchronous invocation again that raised (Lambda developer guide,
 # "Error handling for asynchronous invocation").
 LAMBDA_RETRIES = (timedelta(minutes=1), timedelta(minutes=2))
+# What Scheduler replaces in the input of a target (Scheduler user guide, "Context attributes").
+CONTEXT_ATTRIBUTE = re.compile(r"<aws\.scheduler\.[a-z-]+>")
 CLIENTS = (function.ecs_client, function.events_client, function.scheduler_client)
 
 
@@ -164,7 +167,8 @@ class World:
         os.environ.update(stack.environment)
 
     def define(self, definitions: Mapping[str, Any]) -> None:
-        """The rules and schedules that make calls, as their owners have defined them."""
+        """The rules and schedules that make calls, as their owners defined them the day before."""
+        self._clock.move_to(self.start - timedelta(days=1))
         events, scheduler = boto3.client("events"), self._scheduler
         for rule in definitions.get("Rules", []):
             bus = rule.get("EventBusName", "default")
@@ -178,6 +182,7 @@ class World:
             if group not in [g["Name"] for g in scheduler.list_schedule_groups()["ScheduleGroups"]]:
                 scheduler.create_schedule_group(Name=group)
             scheduler.create_schedule(**schedule)
+        self._clock.move_to(self.now)
 
     def begin(self, event: Mapping[str, Any]) -> None:
         """A caller's RunTask call has happened, and this is the event of it."""
@@ -351,7 +356,7 @@ class World:
         self._scheduled.remove(name)
         for _ in range(2 if self.duplicates else 1):  # at least once
             self.tell("Scheduler", f"{name} is due")
-            self.invoke(json.loads(payload))
+            self.invoke(json.loads(CONTEXT_ATTRIBUTE.sub("filled in by Scheduler", payload)))
 
     def call_handler(self, payload: dict[str, Any]) -> dict[str, Any]:
         context = LambdaContext()
