@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from moto.ecs.exceptions import ECSException
 
 from conftest import NOW
 from rehearsal import load_event
@@ -187,6 +188,18 @@ def test_an_old_letter_is_replayed_beyond_the_attempts_of_the_replays_after_it(
         "7/9",
         "The attempt's token was spent on a failure.",
     )
+
+
+def test_a_replayed_attempt_that_is_throttled_goes_on_as_its_chain_does(world: World) -> None:
+    play(world)
+    capacity_returns(world)
+    world.ecs.errors = [ECSException("ThrottlingException", "Rate exceeded")] * 3
+    replay(world)
+    assert outcomes(world)[-3:] == [("SCHEDULED", "4/6"), ("SCHEDULED", "5/6"), ("LAUNCHED", "5/6")]
+    waited = [entry.text for entry in world.timeline if entry.actor == "Scheduler"]
+    assert waited[-1] == f"{ORIGIN}-5 is due"
+    # Under the token that the throttle has left unspent.
+    assert {call["clientToken"] for call in world.calls[3:]} == {f"{ORIGIN}-4"}
 
 
 def test_a_replay_waits_from_one_to_ten_minutes_under_the_name_of_the_replay(world: World) -> None:

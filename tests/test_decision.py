@@ -100,6 +100,8 @@ def test_the_callers_token_reference_and_aws_tags_are_not_sent_again(decided: De
     assert "referenceId" not in by_sdk.request
     assert by_sdk.request["clientToken"] != "c5a1f7e0-7b1f-4b62-8a58-3f1f0e9b2d11"
     assert "aws:events:rule-arn" not in tags_of(decided("launched.aws-tags").request)
+    shouted = parameters(FARGATE, tags=[{"key": "AWS:Shouted", "value": "x"}])
+    assert "AWS:Shouted" not in tags_of(decided(FARGATE, parameters=shouted).request)
 
 
 def test_what_is_not_sent_again_is_not_judged(decided: Decide) -> None:
@@ -217,6 +219,18 @@ def test_a_call_of_our_own_without_a_counter_stops_the_chain(decided: Decide) ->
     decision = decided("not-replayable.own-call-without-counter")
     assert decision.outcome is Outcome.NOT_REPLAYABLE
     assert "tags[retry-run-task:attempt] is missing from a call of this function" in decision.detail
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        "arn:aws:sts::999999999999:assumed-role/retry-run-task/retry-run-task",
+        "arn:aws:sts::123456789012:assumed-role/other/not-retry-run-task",
+        "arn:aws:iam::123456789012:user/retry-run-task",
+    ],
+)
+def test_a_call_of_somebody_else_is_none_of_our_own(caller: str, decided: Decide) -> None:
+    assert isinstance(decided(FARGATE, caller_arn=caller), Launch)
 
 
 @pytest.mark.parametrize(

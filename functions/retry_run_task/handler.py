@@ -46,7 +46,7 @@ metrics = Metrics(namespace="RetryRunTask", service="retry-run-task")
 MOST_ATTEMPTS = 2 * MAX_BUDGET
 
 
-@logger.inject_lambda_context(clear_state=True)
+@logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A failed call, a due attempt or a replayed dead letter in, its outcome out.
 
