@@ -256,6 +256,7 @@ def test_permanent_reasons_are_not_retried_unless_another_one_may_pass(
     [
         ({"overrides": "HIDDEN_DUE_TO_SECURITY_REASONS"}, "overrides is hidden by CloudTrail"),
         ({"group": "HIDDEN_DUE_TO_SECURITY_REASONS"}, "group is hidden by CloudTrail"),
+        ({"group": "a HIDDEN_DUE_TO_SECURITY_REASONS"}, "group is hidden by CloudTrail"),
         ({"taskDefinition": None}, "taskDefinition is missing"),
         ({"omitted": True}, "omitted is not a parameter that botocore's RunTask knows"),
         ({"a secret": 1}, "a member with an odd name is not a parameter"),

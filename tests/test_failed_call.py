@@ -54,6 +54,21 @@ def test_a_failed_call_is_read_from_its_event() -> None:
     )
 
 
+@pytest.mark.parametrize("write", [json.dumps, lambda event: event])
+def test_an_invocation_that_scheduler_could_not_make_is_read_as_its_payload(
+    write: Callable[[object], object],
+) -> None:
+    due = load_event(FARGATE) | {"retry-run-task:due": {"unspent": False}}
+    request = {"FunctionName": "retry-run-task", "InvocationType": "Event", "Payload": write(due)}
+    assert read(request) == read(due)
+
+
+@pytest.mark.parametrize("payload", [None, "{", "[]", 7])
+def test_an_invocation_of_nothing_is_refused(payload: object) -> None:
+    with pytest.raises(NotAFailedCall, match="Payload is "):
+        read({"FunctionName": "retry-run-task", "Payload": payload})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

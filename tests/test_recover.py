@@ -167,6 +167,10 @@ ANEW = " makes its input anew for each event."
             lambda d: target_of(d)["EcsParameters"].update(TaskDefinitionArn=f"{NAMESAKE}:41"),
             GONE,
         ),
+        (
+            lambda d: target_of(d)["EcsParameters"].update(TaskDefinitionArn=NAMESAKE[:-1]),
+            GONE,
+        ),
         (lambda d: target_of(d).pop("Input"), OTHERS),
         (lambda d: target_of(d).update(Input="{"), OTHERS),
         (lambda d: target_of(d).update(Input='"text"'), OTHERS),

@@ -74,6 +74,13 @@ def test_an_outage_of_75_minutes_is_outlasted(capsys: pytest.CaptureFixture[str]
     assert 75 * 60 < result["virtual_seconds"] < 90 * 60
 
 
+def test_an_outage_that_is_over_lets_the_first_attempt_through(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, result = rehearsed(capsys, FARGATE, "--outage", "0s")
+    assert (result["outcome"], result["attempts"]) == ("LAUNCHED", 1)
+
+
 def test_a_job_that_would_be_too_late_expires(capsys: pytest.CaptureFixture[str]) -> None:
     old = ("--outage", "75m", "--parameter", "MaxAgeMinutes=30")
     status, result = rehearsed(capsys, FARGATE, *old)

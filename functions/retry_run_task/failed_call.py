@@ -1,5 +1,6 @@
 """Read: find the failed RunTask call in what the function was invoked with."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
     of CloudTrail's record contents: null means the same as absent, and unknown ones are ignored.
     Raises NotAFailedCall, which names the field, for anything else.
     """
-    outer = _object({"the payload": payload}, "the payload", "")
+    outer = _outside_of_request(_object({"the payload": payload}, "the payload", ""))
     replay_name = outer.get("replay-name")
     event = _inside_of_results(outer)
     _expect(event, "source", "aws.ecs")
@@ -167,6 +168,22 @@ def read_time(text: object) -> datetime | None:
 def write_time(moment: datetime) -> str:
     """The inverse of read_time."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _outside_of_request(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The payload itself, or that of an undelivered request to invoke the function.
+
+    In its dead-letter queue, Scheduler keeps the request that it made of its target (Scheduler
+    user guide, "Configuring a dead-letter queue", which shows the one to SQS).
+    """
+    if "FunctionName" not in payload:
+        return payload
+    inner = payload.get("Payload")
+    try:
+        inner = json.loads(inner) if isinstance(inner, str) else inner
+    except ValueError as error:
+        raise NotAFailedCall("Payload", "is not JSON") from error
+    return _object({"Payload": inner}, "Payload", "")
 
 
 def _inside_of_results(event: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from rehearsal import load_event
+from rehearsal.cli import positive
 from rehearsal.storm import POLICIES, USUAL_OUTAGE, Storm, report
 from rehearsal.template import Stack
 
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    parser.add_argument("--runs", type=int, default=11, help="processes of each (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=1000, help="jobs in the storm (%(default)s)")
+    parser.add_argument("--runs", type=positive, default=11, help="processes each (%(default)s)")
+    parser.add_argument("--jobs", type=positive, default=1000, help="jobs in a storm (%(default)s)")
     options = parser.parse_args(argv)
     runs = measure_all(options.runs)
     result = figures(runs)

@@ -28,13 +28,13 @@ examples:
   rehearse events/launched.fargate-capacity-rule.json --then-replay
       the job dies, a person is told, and starts it with the command in the message
   rehearse my-event.json --show-request
-      a failed call of your own account, as EventBridge or CloudTrail shows it
+      a failed call of your own account, as EventBridge shows it
   rehearse --storm 1000 --policy all
       a thousand jobs fail in one minute; this stack beside other systems' retries
 
 exit status:
-  0  the job was launched
-  1  it ended as a dead letter
+  0  the job was launched (with --storm: all jobs, under each policy)
+  1  it ended as a dead letter (with --storm: at least one)
   2  bad input
   3  it was left alone: the rule does not match the event, or the job opted out
 """
@@ -77,7 +77,7 @@ def storm(options: argparse.Namespace) -> int:
     """Play the storm under each policy asked for, and print how it went. Raises BadInput."""
     event = read_event(options.event)
     stack = Stack(dict(options.parameter), account=event["account"], region=event["region"])
-    outage = options.outage or USUAL_OUTAGE
+    outage = USUAL_OUTAGE if options.outage is None else options.outage
     policies = POLICIES if options.policy == "all" else (options.policy,)
     storms = {name: Storm(event, stack, options.storm, outage, name).run() for name in policies}
     results = {name: played.summary() for name, played in storms.items()}
@@ -93,14 +93,14 @@ def rehearse(options: argparse.Namespace) -> World:
     start = datetime.fromisoformat(event["time"]).astimezone(UTC)
     # The event's own call was the first to fail.
     default = 10**9 if options.then_replay else 3
-    failures = options.failures or (1 if options.outage else default)
+    failures = options.failures or (default if options.outage is None else 1)
     world = World(
         stack,
         start,
         definitions=read_definitions(options),
         duplicates=options.duplicates,
         failures=failures - 1,
-        outage_ends=start + options.outage if options.outage else None,
+        outage_ends=None if options.outage is None else start + options.outage,
         reason=options.reason,
     )
     with world:
@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--storm",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="N jobs fail within a minute, under ECS's documented rates (--outage: default 25m)",
     )
@@ -241,7 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--failures",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="how many RunTask calls of the job fail, the event's own included (default 3)",
     )
@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,5}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
