@@ -32,6 +32,7 @@ from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import decision, definition, handler, recover, schedule
 from retry_run_task.decision import CHAIN_TAGS, ORIGIN_TAG, Chain, Outcome
+from retry_run_task.failed_call import write_time
 from retry_run_task.launch import Answer
 
 CALLERS = (
@@ -53,15 +54,23 @@ OPERATIONS = (
     "GetSchedule",
 )
 POINTS = [f"{moment} {operation}" for operation in OPERATIONS for moment in ("before", "after")]
+WRITES = POINTS[:4]
+WHICH = st.integers(0, 9)
+HAPPENINGS = ("deliver", "deliver", "deliver and keep", "step", "step", "step twice")
 ERRORS = {
     "throttled": ECSException("ThrottlingException", "Rate exceeded"),
     "server error": ECSException("ServerException", "oops"),
     "rejected": ECSException("AccessDeniedException", "no"),
 }
+TROUBLE = (
+    *POINTS,
+    *WRITES * 2,
+    *[*ERRORS, "late throttled", "late server error", "lost answer"] * 3,
+)
 STACKS = (
     {"MaxAttempts": "2"},
     {"MaxAttempts": "3"},
-    {"MaxAttempts": "3", "MaxAgeMinutes": "60"},
+    {"MaxAttempts": "3", "MaxAgeMinutes": "2"},
     {"MaxAttempts": "2", "RetryPartialFailures": "true"},
 )
 MOST = 3  # the largest MaxAttempts above
@@ -78,6 +87,11 @@ class Job:
     lost: bool = False  # CloudTrail is best effort: an event of its chain never came
     twice: bool = False  # something of it was processed more than once
     replays: int = 0
+    replayed_at: str = ""
+
+
+# What the examples have come upon.
+MET: set[str] = set()
 
 
 class CloudTrailWorld(World):
@@ -94,7 +108,12 @@ class CloudTrailWorld(World):
 class Faults(RuleBasedStateMachine):
     """Everything that can go wrong around the function."""
 
-    @initialize(parameters=st.sampled_from(STACKS), binds=st.booleans(), at_most=st.integers(1, 5))
+    @initialize(
+        parameters=st.sampled_from(STACKS),
+        # Mostly the world in which a launch is never repeated, whatever comes twice.
+        binds=st.sampled_from([True, True, True, True, False]),
+        at_most=st.integers(1, 5),
+    )
     def set_up(self, parameters: dict[str, str], binds: bool, at_most: int) -> None:
         world = CloudTrailWorld(Stack(parameters), NOW, binds_failures=binds, at_most=at_most)
         world.pending = []
@@ -109,6 +128,8 @@ class Faults(RuleBasedStateMachine):
             self.check_that_nothing_is_lost()
             self.check_that_a_replay_starts_what_never_ran()
         finally:
+            MET.update(outcome["outcome"] for outcome in self.world.outcomes)
+            MET.update(str(entry.data.get("error")) for entry in self.world.timeline)
             self.world.__exit__(None, None, None)
 
     # What callers do.
@@ -148,29 +169,52 @@ class Faults(RuleBasedStateMachine):
 
     # What AWS does.
 
-    @precondition(lambda self: self.world.pending)
+    @precondition(lambda self: self.jobs)
     @rule(
-        which=st.integers(0, 9),
-        again=st.booleans(),
-        crash=st.none() | st.sampled_from(POINTS),
-        times=st.integers(1, 3),
+        happenings=st.lists(st.sampled_from(HAPPENINGS), min_size=3, max_size=12),
+        which=WHICH,
+        trouble=st.sampled_from(TROUBLE),
+        count=st.integers(0, 4),
     )
-    def deliver(self, which: int, again: bool, crash: str | None, times: int) -> None:
-        pending = self.world.pending
-        event = pending[which % len(pending)]
-        if again:
-            self.job_of(event).twice = True
-        else:
-            pending.remove(event)
-        self.world.crashes = [crash] * times if crash else []
-        self.take(event)
+    def time_passes(self, happenings: list[str], which: int, trouble: str, count: int) -> None:
+        world = self.world
+        if count:
+            self.begin(trouble, count)
+        for happening in happenings:
+            if happening.startswith("deliver") and world.pending:
+                event = world.pending[which % len(world.pending)]
+                if happening == "deliver and keep":
+                    self.everything_twice()
+                else:
+                    world.pending.remove(event)
+                self.take(event)
+            elif world.is_busy:
+                world.duplicates = happening == "step twice"
+                if world.duplicates:
+                    self.everything_twice()
+                world.step()
+                world.duplicates = False
 
     def take(self, event: dict[str, Any]) -> None:
-        job = self.job_of(event)
-        job.delivered = True
-        if self.world.crashes:
-            job.twice = True
+        self.job_of(event).delivered = True
         self.world.deliver(event)
+
+    def begin(self, trouble: str, count: int) -> None:
+        """It waits for its time: a crash, for the next request of its kind."""
+        ecs = self.world.ecs
+        self.everything_twice()
+        if trouble == "lost answer":
+            ecs.lost_answers = count
+        elif trouble.startswith("late "):
+            ecs.late_errors = [ERRORS[trouble.removeprefix("late ")]] * count
+        elif trouble in ERRORS:
+            ecs.errors = [ERRORS[trouble]] * count
+        else:
+            self.world.crashes = [trouble] * count
+
+    def everything_twice(self) -> None:
+        for job in self.jobs.values():
+            job.twice = True
 
     @precondition(lambda self: self.world.pending)
     @rule(which=st.integers(0, 9))
@@ -178,40 +222,14 @@ class Faults(RuleBasedStateMachine):
         event = self.world.pending.pop(which % len(self.world.pending))
         self.job_of(event).lost = True
 
-    @precondition(lambda self: self.world.is_busy)
-    @rule(twice=st.booleans(), crash=st.none() | st.sampled_from(POINTS))
-    def let_time_pass(self, twice: bool, crash: str | None) -> None:
-        self.world.crashes = [crash] if crash else []
-        self.world.duplicates = twice
-        if twice or crash:
-            for job in self.jobs.values():
-                job.twice = True
-        self.world.step()
-        self.world.duplicates = False
-
     @precondition(lambda self: self.jobs)
     @rule(which=st.integers(0, 9))
     def capacity_comes_or_goes(self, which: int) -> None:
         self.world.ecs.families_without_capacity ^= {list(self.jobs)[which % len(self.jobs)]}
 
-    @rule(error=st.sampled_from(sorted(ERRORS)), count=st.integers(1, 4), late=st.booleans())
-    def trouble(self, error: str, count: int, late: bool) -> None:
-        errors = [ERRORS[error]] * count
-        if late and error != "rejected":
-            self.world.ecs.late_errors = errors
-            for job in self.jobs.values():
-                job.twice = True
-        else:
-            self.world.ecs.errors = errors
-
-    @rule(count=st.integers(1, 4))
-    def answers_are_lost(self, count: int) -> None:
-        self.world.ecs.lost_answers = count
-        for job in self.jobs.values():
-            job.twice = True
-
     # What people do.
 
+    @precondition(lambda self: self.jobs)
     @rule(parameters=st.sampled_from(STACKS))
     def redeploy(self, parameters: dict[str, str]) -> None:
         self.world.deploy(Stack(parameters))
@@ -232,6 +250,7 @@ class Faults(RuleBasedStateMachine):
             if letter["time"] >= start:
                 job = self.jobs[origin_of(letter)]
                 job.replays += 1
+                job.replayed_at = write_time(world.now)
                 job.twice = True
         world.replay(command)
 
@@ -307,10 +326,12 @@ class Faults(RuleBasedStateMachine):
     def check_that_nothing_is_lost(self) -> None:
         assert len(self.world.bus.messages) == len(self.world.bus.archive)
         assert self.world.schedules() == []
-        letters = {origin_of(letter) for letter in self.world.bus.archive}
+        # Of a job that was replayed, a letter of after that.
+        last = {origin_of(letter): letter["time"] for letter in self.world.bus.archive}
         for family, job in self.jobs.items():
             if job.delivered and not job.lost:
-                assert self.is_complete(family) or job.origin in letters, family
+                told = family in last and last[family] >= job.replayed_at
+                assert told or self.is_complete(family), family
 
     def check_that_a_replay_starts_what_never_ran(self) -> None:
         if not self.world.bus.archive:
@@ -321,7 +342,7 @@ class Faults(RuleBasedStateMachine):
         self.replay(0)
         self.settle()
         for family in lost:
-            assert self.running(family), family
+            assert self.is_complete(family) or self.jobs[family].lost, family
 
     # Helpers.
 
@@ -363,18 +384,28 @@ PROFILE = hypothesis_settings(max_examples=60, stateful_step_count=25)
 
 
 def test_the_safeguards_hold_under_faults() -> None:
+    MET.clear()
     run_state_machine_as_test(Faults, settings=PROFILE)
+    # It has been through all of it.
+    assert {f"Crash: {point}" for point in WRITES} <= MET
+    assert any(error.startswith("AccessDenied") for error in MET)
+    assert set(Outcome) - {Outcome.OPTED_OUT, Outcome.NOT_RETRYABLE, Outcome.NOT_REPLAYABLE} <= MET
 
 
 # Mutants of the function, each caught by one of the checks: tests of the test.
 
 REAL_END, REAL_RESTORE = decision._end, definition.restore
+REAL_TOKEN = decision._token
 REAL_RETRY, REAL_SCHEDULE = handler.retry, schedule.schedule
 NUMBERS = count()
 
 
 def no_token_twice(_: Any, attempt: Chain) -> str:
     return f"{attempt.origin}-{next(NUMBERS)}"
+
+
+def passes_over_unspent_tokens(call: Any, attempt: Chain) -> str:
+    return REAL_TOKEN(replace(call, unspent=False), attempt)
 
 
 def schedules_replays_only(scheduler: Any, wait: Any, settings: Any) -> Answer:
@@ -399,10 +430,10 @@ def gives_two_attempts_more(call: Any, chain: Chain, *rest: Any) -> Any:
     return REAL_END(call, replace(chain, end=chain.end + 2), *rest)
 
 
-def ignores_replays(call: Any, settings: Any) -> Any:
+def gives_up_on_replays(call: Any, settings: Any) -> Any:
     if call.replay_name is None:
         return REAL_RETRY(call, settings)
-    return Chain(call.event_id, call.event_time, 0, 0), Answer(Outcome.OPTED_OUT)
+    return Chain(call.event_id, call.event_time, 0, 0), Answer(Outcome.EXHAUSTED)
 
 
 def tells_values(*arguments: Any) -> tuple[dict[str, Any], str]:
@@ -412,9 +443,10 @@ def tells_values(*arguments: Any) -> tuple[dict[str, Any], str]:
 
 MUTANTS = [
     (decision, "_token", no_token_twice, "no_job_runs_twice"),
+    (decision, "_token", passes_over_unspent_tokens, "no_job_runs_twice"),
     (handler, "schedule", schedules_replays_only, "check_that_nothing_is_lost"),
     (handler, "retry", swallows_errors, "check_that_nothing_is_lost"),
-    (handler, "retry", ignores_replays, "check_that_a_replay_starts_what_never_ran"),
+    (handler, "retry", gives_up_on_replays, "check_that_a_replay_starts_what_never_ran"),
     (decision, "exact_request", drops_overrides, "every_request_is_its_callers"),
     (decision, "_end", gives_two_attempts_more, "no_chain_exceeds_its_budget"),
     (recover, "restore", tells_values, "nothing_hidden_leaks"),
