@@ -15,8 +15,9 @@ from rehearsal.bus import AccessDenied, transform
 from rehearsal.pattern import matches
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task.decision import Outcome
-from retry_run_task.failed_call import NotAFailedCall, read_failed_call
+from retry_run_task.failed_call import FailedCall, NotAFailedCall, read_failed_call
+from retry_run_task.outcome import Outcome
+from retry_run_task.progress import Progress, unwrap
 
 FARGATE = "launched.fargate-capacity-rule"
 ORIGIN = load_event(FARGATE)["detail"]["eventID"]
@@ -253,21 +254,23 @@ def nested(payload: dict[str, Any], times: int, **outer: Any) -> dict[str, Any]:
     return payload | outer
 
 
-def read(payload: dict[str, Any]) -> Any:
-    return read_failed_call(payload, "123456789012", "eu-west-1")
+def read(payload: dict[str, Any]) -> tuple[FailedCall, Progress]:
+    event, progress = unwrap(payload)
+    return read_failed_call(event, "123456789012", "eu-west-1"), progress
 
 
 @pytest.mark.parametrize("times", [1, 2, 50])
 def test_the_failed_call_is_found_however_often_the_letter_went_round(times: int) -> None:
-    call = read(nested(load_event(FARGATE), times))
-    assert (call.event_id, call.replay_name) == (ORIGIN, f"replay-{times - 1}")
+    call, progress = read(nested(load_event(FARGATE), times))
+    assert (call.event_id, progress.replay_name) == (ORIGIN, f"replay-{times - 1}")
 
 
 def test_a_due_attempt_inside_of_a_letter_is_due_no_more_but_its_token_stays_unspent() -> None:
     due = load_event(FARGATE) | {"retry-run-task:due": {"unspent": True}, "replay-name": "old"}
-    assert (read(due).due, read(due).unspent) == (True, True)
-    call = read(nested(due, 1))
-    assert (call.due, call.unspent, call.replay_name) == (False, True, "replay-0")
+    _, progress = read(due)
+    assert progress == Progress(due=True, unspent=True, replay_name="old")
+    _, progress = read(nested(due, 1))
+    assert progress == Progress(due=False, unspent=True, replay_name="replay-0")
 
 
 @pytest.mark.parametrize(

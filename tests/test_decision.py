@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,14 +13,19 @@ from conftest import NOW
 from rehearsal import EVENT_NAMES, load_event
 from rehearsal.template import Stack
 from retry_run_task.backoff import delay
-from retry_run_task.decision import Chain, Launch, Outcome, Stop, Wait, decide, follow
+from retry_run_task.chain import Chain
+from retry_run_task.decision import Launch, Stop, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call
+from retry_run_task.outcome import Outcome
+from retry_run_task.progress import Progress, unwrap
 from retry_run_task.request import HIDDEN, NotExact, exact
 from retry_run_task.settings import Settings
 
 SINCE = datetime(2026, 11, 23, 0, 0, 4, tzinfo=UTC)
 FARGATE = "launched.fargate-capacity-rule"
 SECOND = "launched.second-attempt"
+
+PROGRESS = {field.name for field in fields(Progress)}
 
 # Any, because each test says itself which kind of decision it expects.
 Decide = Callable[..., Any]
@@ -30,7 +35,8 @@ Decide = Callable[..., Any]
 def decided(settings: Settings, run_task: StructureShape) -> Decide:
     def decide_event(name: str, settings: Settings = settings, **changes: Any) -> Any:
         call = read_failed_call(load_event(name), settings.account, settings.region)
-        return decide(replace(call, **changes), settings, NOW, run_task)
+        progress = Progress(**{key: changes.pop(key) for key in PROGRESS & changes.keys()})
+        return decide(replace(call, **changes), progress, settings, NOW, run_task)
 
     return decide_event
 
@@ -378,7 +384,8 @@ def test_deciding_twice_gives_the_same_request(
     settings: Settings, run_task: StructureShape
 ) -> None:
     call: FailedCall = read_failed_call(load_event(FARGATE), settings.account, settings.region)
-    assert decide(call, settings, NOW, run_task) == decide(call, settings, NOW, run_task)
+    once, twice = (decide(call, Progress(), settings, NOW, run_task) for _ in range(2))
+    assert once == twice
 
 
 # When: attempts 2 and up wait, and everything is decided again when the wait is over.
@@ -404,15 +411,16 @@ def test_each_attempt_waits_for_a_time_of_its_own(
 def test_what_waits_is_the_failed_call_itself(
     decided: Decide, settings: Settings, run_task: StructureShape
 ) -> None:
-    call = read_failed_call(json.loads(decided(SECOND).payload), settings.account, settings.region)
-    assert decide(call, settings, NOW, run_task) == decided(SECOND, due=True)
+    event, progress = unwrap(json.loads(decided(SECOND).payload))
+    call = read_failed_call(event, settings.account, settings.region)
+    assert decide(call, progress, settings, NOW, run_task) == decided(SECOND, due=True)
 
 
 def test_a_wait_ends_in_whole_seconds_and_never_early(
     settings: Settings, run_task: StructureShape
 ) -> None:
     call = read_failed_call(load_event(SECOND), settings.account, settings.region)
-    wait = decide(call, settings, NOW + timedelta(microseconds=1), run_task)
+    wait = decide(call, Progress(), settings, NOW + timedelta(microseconds=1), run_task)
     assert isinstance(wait, Wait)
     assert wait.until == NOW + timedelta(seconds=61)
 
@@ -479,38 +487,44 @@ def test_text_that_is_no_unicode_can_wait_as_well(decided: Decide) -> None:
 
 
 @pytest.fixture
-def followed(settings: Settings, run_task: StructureShape) -> Callable[..., FailedCall]:
+def followed(
+    settings: Settings, run_task: StructureShape
+) -> Callable[..., tuple[FailedCall, Progress]]:
     """What is decided on after an attempt at a call that came to nothing, without an event."""
 
-    def follow_call(call: FailedCall, *, spent: bool) -> FailedCall:
-        attempt = decide(replace(call, due=True), settings, NOW, run_task)
+    def follow_call(
+        call: FailedCall, progress: Progress, *, spent: bool
+    ) -> tuple[FailedCall, Progress]:
+        attempt = decide(call, replace(progress, due=True), settings, NOW, run_task)
         assert isinstance(attempt, Launch)
-        return follow(call, attempt.request, spent=spent)
+        return follow(call, progress, attempt.request, spent=spent)
 
     return follow_call
 
 
 @pytest.mark.parametrize("spent", [True, False])
 def test_an_attempt_that_failed_without_an_event_is_followed_by_the_next_one(
-    spent: bool, settings: Settings, run_task: StructureShape, followed: Callable[..., FailedCall]
+    spent: bool, settings: Settings, run_task: StructureShape, followed: Callable[..., Any]
 ) -> None:
     call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
-    wait = decide(followed(call, spent=spent), settings, NOW, run_task)
+    call, progress = followed(call, Progress(), spent=spent)
+    wait = decide(call, progress, settings, NOW, run_task)
     assert isinstance(wait, Wait)
     assert (wait.name, wait.chain.counter) == (f"{call.event_id}-2", "2/10")
 
 
 def test_no_token_is_passed_over(
-    settings: Settings, run_task: StructureShape, followed: Callable[..., FailedCall]
+    settings: Settings, run_task: StructureShape, followed: Callable[..., Any]
 ) -> None:
-    # Otherwise twins of one chain could both start the job, each under a token of its own.
+    # Otherwise duplicates of one chain could both start the job, each under its own token.
     call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
+    progress = Progress()
     tokens = []
     for spent in (False, False, True, False, True, True):
-        attempt = decide(replace(call, due=True), settings, NOW, run_task)
+        attempt = decide(call, replace(progress, due=True), settings, NOW, run_task)
         assert isinstance(attempt, Launch)
         tokens.append((attempt.chain.attempt, attempt.request["clientToken"][-2:]))
-        call = followed(call, spent=spent)
+        call, progress = followed(call, progress, spent=spent)
     assert tokens == [(1, "-1"), (2, "-1"), (3, "-1"), (4, "-2"), (5, "-2"), (6, "-3")]
 
 
@@ -534,13 +548,14 @@ def test_an_attempt_under_a_token_that_is_not_spent_does_not_wait_until_the_toke
 
 
 def test_what_waits_knows_that_its_token_is_unspent(
-    settings: Settings, run_task: StructureShape, followed: Callable[..., FailedCall]
+    settings: Settings, run_task: StructureShape, followed: Callable[..., Any]
 ) -> None:
     event = read_failed_call(load_event(FARGATE), settings.account, settings.region)
-    call = followed(event, spent=False)
-    wait = decide(call, settings, NOW, run_task)
+    call, progress = followed(event, Progress(), spent=False)
+    wait = decide(call, progress, settings, NOW, run_task)
     assert isinstance(wait, Wait)
-    due = read_failed_call(json.loads(wait.payload), settings.account, settings.region)
-    attempt = decide(due, settings, NOW, run_task)
+    due, progress = unwrap(json.loads(wait.payload))
+    call = read_failed_call(due, settings.account, settings.region)
+    attempt = decide(call, progress, settings, NOW, run_task)
     assert isinstance(attempt, Launch)
     assert attempt.request["clientToken"] == f"{event.event_id}-1"

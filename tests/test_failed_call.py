@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +13,10 @@ from retry_run_task.failed_call import (
     FailedCall,
     NotAFailedCall,
     read_failed_call,
-    write_due_attempt,
+    write_failed_call,
     write_time,
 )
+from retry_run_task.progress import Progress, unwrap, wrap
 
 FARGATE = "launched.fargate-capacity-rule"
 CAPACITY = (
@@ -25,8 +25,14 @@ CAPACITY = (
 )
 
 
-def read(event: object) -> FailedCall:
+def read(payload: object) -> FailedCall:
+    event, _ = unwrap(payload)
     return read_failed_call(event, "123456789012", "eu-west-1")
+
+
+def progress(payload: object) -> Progress:
+    _, progress = unwrap(payload)
+    return progress
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -48,10 +54,8 @@ def test_a_failed_call_is_read_from_its_event() -> None:
         parameters=event["detail"]["requestParameters"],
         reasons=(CAPACITY,),
         tasks=(),
-        replay_name=None,
-        due=False,
-        unspent=False,
     )
+    assert progress(event) == Progress(due=False, unspent=False, replay_name=None)
 
 
 @pytest.mark.parametrize("write", [json.dumps, lambda event: event])
@@ -61,6 +65,7 @@ def test_an_invocation_that_scheduler_could_not_make_is_read_as_its_payload(
     due = load_event(FARGATE) | {"retry-run-task:due": {"unspent": False}}
     request = {"FunctionName": "retry-run-task", "InvocationType": "Event", "Payload": write(due)}
     assert read(request) == read(due)
+    assert progress(request) == progress(due) == Progress(due=True)
 
 
 @pytest.mark.parametrize("payload", [None, "{", "[]", 7])
@@ -145,9 +150,11 @@ def test_a_failure_without_a_reason_still_is_one() -> None:
 
 @pytest.mark.parametrize("name", ["launched.second-attempt", "unmatched.partial-placement"])
 def test_a_due_attempt_is_read_as_it_was_written(name: str) -> None:
-    call = replace(read(load_event(name)), due=True, unspent=True, replay_name="monday")
-    payload = write_due_attempt(call, "123456789012", "eu-west-1")
-    assert read(json.loads(json.dumps(payload))) == call
+    call = read(load_event(name))
+    due = Progress(due=True, unspent=True, replay_name="monday")
+    payload = wrap(write_failed_call(call, "123456789012", "eu-west-1"), due)
+    written = json.loads(json.dumps(payload))
+    assert (read(written), progress(written)) == (call, due)
 
 
 def test_an_addendum_is_the_call_that_it_repeats() -> None:
@@ -157,7 +164,8 @@ def test_an_addendum_is_the_call_that_it_repeats() -> None:
 
 
 def test_a_replayed_event_carries_the_name_of_its_replay() -> None:
-    assert read(changed(lambda e: e.update({"replay-name": "monday"}))).replay_name == "monday"
+    replayed = changed(lambda e: e.update({"replay-name": "monday"}))
+    assert progress(replayed) == Progress(replay_name="monday")
 
 
 def test_the_missing_number_of_a_partly_placed_call() -> None:

@@ -17,9 +17,10 @@ from rehearsal.ecs import ConflictException
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import handler as function
-from retry_run_task import launch, schedule
+from retry_run_task import launch, wait
 from retry_run_task.failed_call import NotAFailedCall
-from retry_run_task.launch import NoEvent, NoReason
+from retry_run_task.handler import NotContinued
+from retry_run_task.launch import NoReason
 
 FARGATE = "launched.fargate-capacity-rule"
 ORIGIN = load_event(FARGATE)["detail"]["eventID"]
@@ -223,16 +224,16 @@ def test_an_error_that_passes_on_a_request_too_large_to_wait_escapes(world: Worl
     container = event["detail"]["requestParameters"]["overrides"]["containerOverrides"][0]
     container["command"] = ["x" * 256_000]
     world.ecs.errors = [TRANSIENT[2]]
-    with pytest.raises(NoEvent, match="ECS answered with ClientException"):
+    with pytest.raises(NotContinued, match="ECS answered with ClientException"):
         world.call_handler(event)
 
 
 def test_spent_tokens_without_end_end_all_the_same(world: World) -> None:
     world.ecs.errors = [ConflictException([])] * 999
     replayed = {"replay-name": "monday", "retry-run-task:due": {"unspent": False}}
-    with pytest.raises(NoEvent, match="spent on a failure"):
+    with pytest.raises(NotContinued, match="spent on a failure"):
         world.call_handler(load_event("exhausted.last-attempt") | replayed)
-    assert len(world.calls) == function.MOST_ATTEMPTS
+    assert len(world.calls) == function.MOST_TOKENS
 
 
 def test_what_scheduler_would_fill_in_is_asked_for_as_it_was() -> None:
@@ -331,7 +332,7 @@ def test_a_payload_that_is_no_failed_call_asks_nothing(world: World) -> None:
 
 def test_every_try_of_the_clients_fits_into_the_functions_timeout(stack: Stack) -> None:
     longest = 0
-    for config in (launch.CLIENT_CONFIG, schedule.CLIENT_CONFIG):
+    for config in (launch.CLIENT_CONFIG, wait.CLIENT_CONFIG):
         options: dict[str, Any] = vars(config)
         tries = options["retries"]["total_max_attempts"]
         assert options["retries"]["mode"] == "standard"

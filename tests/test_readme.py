@@ -15,7 +15,7 @@ from rehearsal import EVENT_NAMES, ROOT, load_event
 from rehearsal.cli import main
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task.decision import Outcome
+from retry_run_task.outcome import Outcome
 
 README = (ROOT / "README.md").read_text("utf-8")
 FARGATE = "events/launched.fargate-capacity-rule.json"

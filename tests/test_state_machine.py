@@ -30,10 +30,11 @@ from rehearsal import load_definitions, load_event
 from rehearsal.ecs import family_of
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task import decision, definition, handler, recover, schedule
-from retry_run_task.decision import CHAIN_TAGS, ORIGIN_TAG, Chain, Outcome
+from retry_run_task import chain, decision, definition, handler, recover, wait
+from retry_run_task.chain import CHAIN_TAGS, ORIGIN_TAG, Chain
 from retry_run_task.failed_call import write_time
-from retry_run_task.launch import Answer
+from retry_run_task.handler import End
+from retry_run_task.outcome import Outcome
 
 CALLERS = (
     "launched.fargate-capacity-rule",
@@ -395,30 +396,30 @@ def test_the_safeguards_hold_under_faults() -> None:
 # Mutants of the function, each caught by one of the checks: tests of the test.
 
 REAL_END, REAL_RESTORE = decision._end, definition.restore
-REAL_TOKEN = decision._token
-REAL_RETRY, REAL_SCHEDULE = handler.retry, schedule.schedule
+REAL_TOKEN = chain.client_token
+REAL_RETRY, REAL_SCHEDULE = handler.retry, wait.schedule
 NUMBERS = count()
 
 
-def no_token_twice(_: Any, attempt: Chain) -> str:
-    return f"{attempt.origin}-{next(NUMBERS)}"
+def no_token_twice(chain: Chain, *_: Any, **__: Any) -> str:
+    return f"{chain.origin}-{next(NUMBERS)}"
 
 
-def passes_over_unspent_tokens(call: Any, attempt: Chain) -> str:
-    return REAL_TOKEN(replace(call, unspent=False), attempt)
+def passes_over_unspent_tokens(chain: Chain, last: object, **_: Any) -> str:
+    return REAL_TOKEN(chain, last, unspent=False)
 
 
-def schedules_replays_only(scheduler: Any, wait: Any, settings: Any) -> Answer:
+def schedules_replays_only(scheduler: Any, wait: Any, settings: Any) -> tuple[Outcome, str]:
     if "replay-name" in json.loads(wait.payload):
         return REAL_SCHEDULE(scheduler, wait, settings)
-    return Answer(Outcome.SCHEDULED)
+    return Outcome.SCHEDULED, ""
 
 
-def swallows_errors(call: Any, settings: Any) -> Any:
+def swallows_errors(call: Any, *rest: Any) -> Any:
     try:
-        return REAL_RETRY(call, settings)
+        return REAL_RETRY(call, *rest)
     except Exception:  # noqa: BLE001
-        return Chain(call.event_id, call.event_time, 0, 0), Answer(Outcome.OPTED_OUT)
+        return End(Chain(call.event_id, call.event_time, 0, 0), Outcome.OPTED_OUT)
 
 
 def drops_overrides(parameters: Any, *_: Any, **__: Any) -> dict[str, Any]:
@@ -426,14 +427,14 @@ def drops_overrides(parameters: Any, *_: Any, **__: Any) -> dict[str, Any]:
     return {name: parameters[name] for name in kept if name in parameters}
 
 
-def gives_two_attempts_more(call: Any, chain: Chain, *rest: Any) -> Any:
-    return REAL_END(call, replace(chain, end=chain.end + 2), *rest)
+def gives_two_attempts_more(call: Any, progress: Any, chain: Chain, *rest: Any) -> Any:
+    return REAL_END(call, progress, replace(chain, end=chain.end + 2), *rest)
 
 
-def gives_up_on_replays(call: Any, settings: Any) -> Any:
-    if call.replay_name is None:
-        return REAL_RETRY(call, settings)
-    return Chain(call.event_id, call.event_time, 0, 0), Answer(Outcome.EXHAUSTED)
+def gives_up_on_replays(call: Any, progress: Any, settings: Any) -> Any:
+    if progress.replay_name is None:
+        return REAL_RETRY(call, progress, settings)
+    return End(Chain(call.event_id, call.event_time, 0, 0), Outcome.EXHAUSTED)
 
 
 def tells_values(*arguments: Any) -> tuple[dict[str, Any], str]:
@@ -442,8 +443,8 @@ def tells_values(*arguments: Any) -> tuple[dict[str, Any], str]:
 
 
 MUTANTS = [
-    (decision, "_token", no_token_twice, "no_job_runs_twice"),
-    (decision, "_token", passes_over_unspent_tokens, "no_job_runs_twice"),
+    (decision, "client_token", no_token_twice, "no_job_runs_twice"),
+    (decision, "client_token", passes_over_unspent_tokens, "no_job_runs_twice"),
     (handler, "schedule", schedules_replays_only, "check_that_nothing_is_lost"),
     (handler, "retry", swallows_errors, "check_that_nothing_is_lost"),
     (handler, "retry", gives_up_on_replays, "check_that_a_replay_starts_what_never_ran"),

@@ -1,1 +1,1 @@
-"""Asks ECS again for tasks that it accepted but could not place: read, decide, act."""
+"""Retries RunTask calls that ECS accepted but could not place: read, decide, act."""

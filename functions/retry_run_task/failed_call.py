@@ -1,8 +1,7 @@
-"""Read: find the failed RunTask call in what the function was invoked with."""
+"""What CloudTrail said: a RunTask call that ECS accepted, but could not place whole."""
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,13 +9,6 @@ from typing import Any
 # Tokens and schedule names are built from it: both take up to 64 characters (ECS RunTask
 # `clientToken`, Scheduler `Name`), and an attempt's number has to fit behind it.
 EVENT_ID = re.compile("[0-9A-Za-z-]{1,50}")
-
-
-# Marks a due attempt. No event of a bus can have it: PutEvents takes no top-level fields.
-DUE = "retry-run-task:due"
-
-# What Lambda sends to a function's destinations (`… - Success` and `… - Failure`).
-RESULT = "Lambda Function Invocation Result - "
 
 
 class NotAFailedCall(ValueError):
@@ -35,11 +27,7 @@ class FailedCall:
 
     `parameters` are the request as CloudTrail shows it, unchecked; `reasons` say why ECS placed no
     more, each once; `invoked_by` is the AWS service that called, or an address; `tasks` are the
-    ARNs of those that ECS did place; `replay_name` is set where an operator sent the event again
-    from an archive.
-
-    `due` says that the wait for the next attempt is over; `unspent`, that this was an attempt of
-    ours that ECS did not bind to its client token, as far as it answered at all.
+    ARNs of those that ECS did place.
     """
 
     event_id: str
@@ -49,9 +37,6 @@ class FailedCall:
     parameters: Mapping[str, Any]
     reasons: tuple[str, ...]
     tasks: tuple[str, ...] = ()
-    replay_name: str | None = None
-    due: bool = False
-    unspent: bool = False
 
     @property
     def missing(self) -> int:
@@ -63,32 +48,27 @@ class FailedCall:
         return count - len(self.tasks) if type(count) is int else 1
 
 
-def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
+def read_failed_call(event: Mapping[str, Any], account: str, region: str) -> FailedCall:
     """The failed call in an EventBridge event "AWS API Call via CloudTrail".
 
-    With the member DUE beside the event's own, it is a due attempt (see write_due_attempt); inside
-    of a replayed result of this function, a dead letter on its way back. The other fields are those
-    of CloudTrail's record contents: null means the same as absent, and unknown ones are ignored.
-    Raises NotAFailedCall, which names the field, for anything else.
+    The fields are those of CloudTrail's record contents: null means the same as absent, and unknown
+    ones are ignored. Raises NotAFailedCall, which names the field, for anything else.
     """
-    outer = _outside_of_request(_object({"the payload": payload}, "the payload", ""))
-    replay_name = outer.get("replay-name")
-    event = _inside_of_results(outer)
     _expect(event, "source", "aws.ecs")
     _expect(event, "detail-type", "AWS API Call via CloudTrail")
     _expect(event, "account", account)
     _expect(event, "region", region)
-    detail = _object(event, "detail", "")
+    detail = object_in(event, "detail")
     _expect(detail, "eventSource", "ecs.amazonaws.com", "detail.")
     _expect(detail, "eventName", "RunTask", "detail.")
     _expect(detail, "awsRegion", region, "detail.")
     if (error := detail.get("errorCode")) is not None:
         raise NotAFailedCall(
             "detail.errorCode",
-            f"is {error!r:.80}: ECS rejected this call, so its caller was told and may retry it",
+            f"is {error!r:.80}: ECS rejected this call, so its caller saw an error and may retry",
         )
-    parameters = _object(detail, "requestParameters", "detail.")
-    response = _object(detail, "responseElements", "detail.")
+    parameters = object_in(detail, "requestParameters", "detail.")
+    response = object_in(detail, "responseElements", "detail.")
     failures = _list_of_objects(response, "failures")
     tasks = [task.get("taskArn") for task in _list_of_objects(response, "tasks")]
     if not failures:
@@ -107,7 +87,6 @@ def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
 
     identity = detail.get("userIdentity")
     caller = identity if isinstance(identity, dict) else {}
-    unspent = _unspent(event)
     return FailedCall(
         event_id=event_id,
         event_time=event_time,
@@ -116,19 +95,15 @@ def read_failed_call(payload: object, account: str, region: str) -> FailedCall:
         parameters=parameters,
         reasons=reasons_of(failures),
         tasks=tuple(str(arn) for arn in tasks if arn),
-        replay_name=None if replay_name is None else str(replay_name),
-        due=unspent is not None and event is outer,
-        unspent=bool(unspent),
     )
 
 
-def write_due_attempt(call: FailedCall, account: str, region: str) -> dict[str, Any]:
-    """The inverse of read_failed_call: what the function is invoked with when the wait is over.
+def write_failed_call(call: FailedCall, account: str, region: str) -> dict[str, Any]:
+    """The inverse of read_failed_call.
 
     Only what is read again is written, so that it fits into a schedule's input.
     """
-    event = {
-        DUE: {"unspent": call.unspent},
+    return {
         "source": "aws.ecs",
         "detail-type": "AWS API Call via CloudTrail",
         "account": account,
@@ -147,10 +122,9 @@ def write_due_attempt(call: FailedCall, account: str, region: str) -> dict[str, 
             },
         },
     }
-    return event if call.replay_name is None else event | {"replay-name": call.replay_name}
 
 
-def reasons_of(failures: list[Mapping[str, Any]]) -> tuple[str, ...]:
+def reasons_of(failures: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     """Each reason once, in ECS's order: on EC2 one call lists a failure per container instance."""
     return tuple(dict.fromkeys(str(f.get("reason") or "no reason given") for f in failures))
 
@@ -170,57 +144,19 @@ def write_time(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _outside_of_request(payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The payload itself, or that of an undelivered request to invoke the function.
-
-    In its dead-letter queue, Scheduler keeps the request that it made of its target (Scheduler
-    user guide, "Configuring a dead-letter queue", which shows the one to SQS).
-    """
-    if "FunctionName" not in payload:
-        return payload
-    inner = payload.get("Payload")
-    try:
-        inner = json.loads(inner) if isinstance(inner, str) else inner
-    except ValueError as error:
-        raise NotAFailedCall("Payload", "is not JSON") from error
-    return _object({"Payload": inner}, "Payload", "")
-
-
-def _inside_of_results(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the function was first invoked with: a dead letter may have gone round several times.
-
-    Only the outermost one needs a replay: a message that could not be delivered to the topic comes
-    back without one, is refused here, and so becomes a letter that holds another.
-    """
-    if str(event.get("detail-type")).startswith(RESULT) and event.get("replay-name") is None:
-        raise NotAFailedCall("replay-name", "is missing: only a replay sends dead letters back")
-    while str(event.get("detail-type")).startswith(RESULT):
-        event = _object(_object(event, "detail", ""), "requestPayload", "detail.")
-    return event
-
-
-def _unspent(event: Mapping[str, Any]) -> bool | None:
-    """As a due attempt tells it; None in an event that has not waited."""
-    if event.get(DUE) is None:
-        return None
-    unspent = _object(event, DUE, "").get("unspent")
-    if not isinstance(unspent, bool):
-        raise NotAFailedCall(f"{DUE}.unspent", "is neither true nor false")
-    return unspent
+def object_in(parent: Mapping[str, Any], field: str, path: str = "") -> Mapping[str, Any]:
+    """The JSON object in this field of `parent`, which is at `path`. Raises NotAFailedCall."""
+    found = parent.get(field)
+    if not isinstance(found, dict):
+        state = "is missing or null" if found is None else "is not a JSON object"
+        raise NotAFailedCall(path + field, state)
+    return found
 
 
 def _expect(parent: Mapping[str, Any], field: str, wanted: str, path: str = "") -> None:
     found = parent.get(field)
     if found != wanted:
         raise NotAFailedCall(path + field, f"is {found!r:.80} instead of {wanted!r}")
-
-
-def _object(parent: Mapping[str, Any], field: str, path: str) -> Mapping[str, Any]:
-    found = parent.get(field)
-    if not isinstance(found, dict):
-        state = "is missing or null" if found is None else "is not a JSON object"
-        raise NotAFailedCall(path + field, state)
-    return found
 
 
 def _list_of_objects(response: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:

@@ -1,7 +1,7 @@
-"""Lambda's entry: read, decide, act, and tell what came of it."""
+"""Lambda's entry: read, decide, act, and report what came of it."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -13,24 +13,17 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from retry_run_task import launch as launching
 from retry_run_task import recover as recovering
-from retry_run_task import schedule as scheduling
-from retry_run_task.decision import (
-    MAX_BUDGET,
-    Chain,
-    Decision,
-    Launch,
-    Outcome,
-    Stop,
-    decide,
-    follow,
-    give_up,
-)
+from retry_run_task import wait as waiting
+from retry_run_task.chain import MAX_BUDGET, Chain
+from retry_run_task.decision import Decision, Launch, Stop, Wait, decide, follow, give_up
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
-from retry_run_task.launch import Answer, NoEvent, launch
+from retry_run_task.launch import Failed, Launched, Spent, Unknown, launch
+from retry_run_task.outcome import Outcome
+from retry_run_task.progress import Progress, unwrap
 from retry_run_task.recover import recover
 from retry_run_task.request import NotExact
-from retry_run_task.schedule import schedule
 from retry_run_task.settings import Settings
+from retry_run_task.wait import schedule
 
 if TYPE_CHECKING:
     from botocore.model import StructureShape
@@ -43,7 +36,30 @@ metrics = Metrics(namespace="RetryRunTask", service="retry-run-task")
 
 # How many spent tokens one invocation passes: those of two full budgets, or 40 s of ECS's answers.
 # Only the replay of an old dead letter, whose later attempts had failed as well, meets so many.
-MOST_ATTEMPTS = 2 * MAX_BUDGET
+MOST_TOKENS = 2 * MAX_BUDGET
+
+
+class NotContinued(Exception):
+    """The attempt came to nothing, and nothing will continue the chain: Lambda must try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What one invocation came to; `tasks` are the ARNs of what runs because of it."""
+
+    chain: Chain
+    outcome: Outcome
+    tasks: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An attempt failed, as `detail` says, and no event will say so: decide on this instead."""
+
+    call: FailedCall
+    progress: Progress
+    detail: str
 
 
 @logger.inject_lambda_context
@@ -54,84 +70,108 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     tries the same payload twice more, and then sends it to the failure destination.
     """
     settings = Settings.read(os.environ, context.invoked_function_arn)
-    call = read_failed_call(event, settings.account, settings.region)
-    chain, answer = retry(call, settings)
-    outcome = describe(call, chain, answer)
-    report(outcome, chain, context.function_name)
+    unwrapped, progress = unwrap(event)
+    call = read_failed_call(unwrapped, settings.account, settings.region)
+    end = retry(call, progress, settings)
+    outcome = describe(call, end)
+    report(outcome, end, context.function_name)
     return outcome
 
 
-def retry(call: FailedCall, settings: Settings) -> tuple[Chain, Answer]:
-    """Decide and act; and again, where the attempt came to nothing that an event would tell."""
-    failure: NoEvent | None = None
-    for _ in range(MOST_ATTEMPTS):
-        decision = decide(call, settings, datetime.now(UTC), run_task_shape())
-        if isinstance(decision, Launch) and failure is not None and not failure.spent:
-            break  # it is too large to wait in a schedule: Lambda tries the event again
-        try:
-            answer = act(decision, settings)
-        except NotExact as problem:
-            stop = give_up(cast("Launch", decision), problem)
-            return stop.chain, act(stop, settings)
-        except NoEvent as error:
-            sent = cast("Launch", decision).request
-            call, failure = follow(call, sent, spent=error.spent, tasks=error.tasks), error
-        else:
-            detail = f"{failure} {answer.detail}".strip() if failure else answer.detail
-            return decision.chain, replace(answer, detail=detail)
-    raise cast("NoEvent", failure)
+def retry(call: FailedCall, progress: Progress, settings: Settings) -> End:
+    """Decide and act, until an event, a schedule or a person has the job from here on.
 
-
-def act(decision: Decision, settings: Settings) -> Answer:
-    """At most one write to AWS."""
-    if isinstance(decision, Stop):
-        return Answer(decision.outcome, (), decision.detail)
-    if isinstance(decision, Launch):
-        return ask(decision, settings)
-    answer = schedule(scheduler_client(), decision, settings)
-    return replace(answer, detail=" ".join(filter(None, (answer.detail, decision.detail))))
-
-
-def ask(attempt: Launch, settings: Settings) -> Answer:
-    """One RunTask, with the hidden values that it needs: nothing else ever holds them.
-
-    Raises NotExact where they can not be recovered.
+    Raises NotContinued where none of them would.
     """
-    request, note = attempt.request, ""
-    if attempt.source is not None:
-        request, note = recover(
-            request, attempt.source, settings, run_task_shape(), events_client, scheduler_client
-        )
-    answer = launch(ecs_client(), request)
-    return replace(answer, detail=" ".join(filter(None, (note, answer.detail, attempt.detail))))
+    failure = ""
+    for _ in range(MOST_TOKENS):
+        decision = decide(call, progress, settings, datetime.now(UTC), run_task_shape())
+        if failure and progress.unspent and isinstance(decision, Launch):
+            # The request is too large for a schedule: Lambda tries the event again later.
+            raise NotContinued(failure)
+        result = act(decision, call, progress, settings)
+        if isinstance(result, End):
+            return replace(result, detail=sentences(failure, result.detail))
+        call, progress, failure = result.call, result.progress, result.detail
+    raise NotContinued(failure)
 
 
-def describe(call: FailedCall, chain: Chain, answer: Answer) -> dict[str, Any]:
+def act(
+    decision: Decision, call: FailedCall, progress: Progress, settings: Settings
+) -> End | Again:
+    """At most one write to AWS."""
+    match decision:
+        case Stop(chain, outcome, detail):
+            return End(chain, outcome, (), detail)
+        case Wait():
+            outcome, until = schedule(scheduler_client(), decision, settings)
+            return End(decision.chain, outcome, (), sentences(until, decision.detail))
+        case Launch():
+            return start(decision, call, progress, settings)
+
+
+def start(
+    decision: Launch, call: FailedCall, progress: Progress, settings: Settings
+) -> End | Again:
+    """One RunTask, with the hidden values that it needs: nothing else ever holds them."""
+    chain, request, note = decision.chain, decision.request, ""
+    if decision.source is not None:
+        clients = (events_client, scheduler_client)
+        try:
+            request, note = recover(request, decision.source, settings, run_task_shape(), *clients)
+        except NotExact as problem:
+            stop = give_up(decision, problem)
+            return End(stop.chain, stop.outcome, (), stop.detail)
+    match launch(ecs_client(), request):
+        case Launched(tasks):
+            return End(chain, Outcome.LAUNCHED, tasks, sentences(note, decision.detail))
+        case Failed(tasks, reasons):
+            said = f"ECS answered: {'; '.join(reasons)}."
+            return End(chain, Outcome.FAILED_AGAIN, tasks, sentences(note, said, decision.detail))
+        case Spent(tasks) if len(tasks) >= request.get("count", 1):
+            said = "This attempt was made before."
+            return End(
+                chain, Outcome.ALREADY_LAUNCHED, tasks, sentences(note, said, decision.detail)
+            )
+        case Spent(tasks):
+            followed = follow(call, progress, decision.request, spent=True, tasks=tasks)
+            return Again(*followed, "The attempt's token was spent on a failure.")
+        case Unknown(code):
+            followed = follow(call, progress, decision.request, spent=False)
+            return Again(*followed, f"ECS answered with {code}.")
+
+
+def sentences(*parts: str) -> str:
+    """The parts that are there, as one text."""
+    return " ".join(filter(None, parts))
+
+
+def describe(call: FailedCall, end: End) -> dict[str, Any]:
     """The outcome as the function returns it: names and counts, no value of the user's request."""
     outcome = {
-        "outcome": answer.outcome,
-        "origin": chain.origin,
-        "attempt": chain.counter,
-        "since": write_time(chain.since),
+        "outcome": end.outcome,
+        "origin": end.chain.origin,
+        "attempt": end.chain.counter,
+        "since": write_time(end.chain.since),
         "cluster": call.parameters.get("cluster") or "default",
         "taskDefinition": call.parameters.get("taskDefinition"),
         "reasons": list(call.reasons),
-        "tasks": list(answer.tasks),
+        "tasks": list(end.tasks),
     }
-    return outcome | ({"detail": answer.detail} if answer.detail else {})
+    return outcome | ({"detail": end.detail} if end.detail else {})
 
 
-def report(outcome: dict[str, Any], chain: Chain, function_name: str) -> None:
+def report(outcome: dict[str, Any], end: End, function_name: str) -> None:
     """One log line and one metric per invocation."""
-    logger.set_correlation_id(chain.origin)
+    logger.set_correlation_id(end.chain.origin)
     logger.info("outcome", extra=outcome)
     metrics.add_dimension("FunctionName", function_name)
-    metrics.add_metric(outcome["outcome"], MetricUnit.Count, 1)
-    metrics.add_metric("DeadLetters", MetricUnit.Count, int(outcome["outcome"].is_dead_letter))
-    if outcome["outcome"] is Outcome.LAUNCHED:
-        waited = (datetime.now(UTC) - chain.since).total_seconds()
+    metrics.add_metric(end.outcome, MetricUnit.Count, 1)
+    metrics.add_metric("DeadLetters", MetricUnit.Count, int(end.outcome.is_dead_letter))
+    if end.outcome is Outcome.LAUNCHED:
+        waited = (datetime.now(UTC) - end.chain.since).total_seconds()
         metrics.add_metric("SecondsToLaunch", MetricUnit.Seconds, waited)
-        metrics.add_metric("AttemptsToLaunch", MetricUnit.Count, chain.made)
+        metrics.add_metric("AttemptsToLaunch", MetricUnit.Count, end.chain.made)
     metrics.flush_metrics()
 
 
@@ -153,4 +193,4 @@ def events_client() -> "EventBridgeClient":
 
 @cache
 def scheduler_client() -> "EventBridgeSchedulerClient":
-    return boto3.client("scheduler", config=scheduling.CLIENT_CONFIG)
+    return boto3.client("scheduler", config=waiting.CLIENT_CONFIG)

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from retry_run_task.decision import Outcome
 from retry_run_task.failed_call import reasons_of
 
 if TYPE_CHECKING:
@@ -30,60 +29,65 @@ TRANSIENT_MESSAGES = (
 )
 
 
-class NoEvent(Exception):
-    """The attempt came to nothing, and no failure event of its own will continue the chain.
-
-    `spent` says whether its client token is known to be bound to a failure, and `tasks` which tasks
-    that call did place.
-    """
-
-    def __init__(self, why: str, *, spent: bool, tasks: tuple[str, ...] = ()) -> None:
-        super().__init__(why)
-        self.spent = spent
-        self.tasks = tasks
-
-
 class NoReason(Exception):
     """ECS neither placed every task nor said why: the rule would not see that call's event."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of an attempt; `tasks` are the ARNs of what runs because of it."""
+class Launched:
+    """ECS placed every task asked for: their ARNs."""
 
-    outcome: Outcome
-    tasks: tuple[str, ...] = ()
-    detail: str = ""
+    tasks: tuple[str, ...]
 
 
-def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """ECS placed fewer tasks than asked for; the event of this call continues the chain."""
+
+    tasks: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The client token was used before, by another request, which placed these tasks or none."""
+
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An error that passes: ECS may have acted on the call or not, and no event says so."""
+
+    code: str
+
+
+Result = Launched | Failed | Spent | Unknown
+
+
+def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Result:
     """Send the request to ECS.
 
-    Raises NoEvent for errors that pass, NoReason for an answer that leads nowhere, and botocore's
-    ClientError for whatever else ECS rejects.
+    Raises NoReason for an answer that leads nowhere, and botocore's ClientError for whatever else
+    ECS rejects.
     """
     try:
         response = ecs.run_task(**request)
     except ecs.exceptions.ConflictException as conflict:
-        # The token was used with other parameters, tags included; `resourceIds` are the tasks that
-        # it is bound to (ConflictException in the ECS API reference).
-        bound = tuple(cast("list[str]", conflict.response.get("resourceIds") or []))
-        if len(bound) < request.get("count", 1):
-            problem = "The attempt's token was spent on a failure."
-            raise NoEvent(problem, spent=True, tasks=bound) from conflict
-        return Answer(Outcome.ALREADY_LAUNCHED, bound, "This attempt was made before.")
+        # `resourceIds` are the tasks that the token is bound to (ConflictException in the ECS API
+        # reference). What it holds for a call that placed nothing is a guess: nothing.
+        bound: Any = conflict.response.get("resourceIds") or []
+        return Spent(tuple(bound))
     except ClientError as error:
         if _is_transient(error):
-            code = error.response["Error"]["Code"]
-            raise NoEvent(f"ECS answered with {code}.", spent=False) from error
+            return Unknown(error.response["Error"]["Code"])
         raise
     tasks = tuple(task["taskArn"] for task in response["tasks"])
     if len(tasks) >= request.get("count", 1):
-        return Answer(Outcome.LAUNCHED, tasks)
+        return Launched(tasks)
     if not any(failure.get("reason") for failure in response["failures"]):
         raise NoReason(f"ECS placed {len(tasks)} tasks of the attempt and gave no reason.")
-    reasons = reasons_of(response["failures"])  # type: ignore[arg-type]
-    return Answer(Outcome.FAILED_AGAIN, tasks, f"ECS answered: {'; '.join(reasons)}.")
+    return Failed(tasks, reasons_of(response["failures"]))
 
 
 def _is_transient(error: ClientError) -> bool:

@@ -1,4 +1,4 @@
-"""The same request again: exactly as it was asked, or not at all."""
+"""The same request again: exactly as the caller made it, or not at all."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _SCALARS = {"string": str, "integer": int, "boolean": bool}
 
 
 class NotExact(Exception):
-    """A parameter can not be sent again as it was. Names the parameter, never shows its value."""
+    """A parameter cannot be sent again as it was. Names the parameter, never shows its value."""
 
     def __init__(self, parameter: str, problem: str) -> None:
         super().__init__(f"{parameter or 'requestParameters'} {problem}")
@@ -40,6 +40,16 @@ def exact_request(
     """
     kept = {key: value for key, value in parameters.items() if key not in NOT_REPEATED}
     return _exact_structure(kept, run_task, "", hidden)
+
+
+def tags_in(parameters: Mapping[str, Any], run_task: StructureShape) -> list[dict[str, str]]:
+    """The request's tags without those of AWS, which no caller may send (RunTask `tags`).
+
+    Raises NotExact where they are no list of tags.
+    """
+    given = parameters.get("tags") or []
+    tags: list[dict[str, str]] = exact(given, run_task.members["tags"], "tags")
+    return [tag for tag in tags if not tag.get("key", "").lower().startswith("aws:")]
 
 
 def exact(value: Any, shape: Shape, path: str = "", hidden: bool = False) -> Any:

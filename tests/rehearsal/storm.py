@@ -23,6 +23,7 @@ from retry_run_task.backoff import spread
 from retry_run_task.decision import Launch, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call
 from retry_run_task.launch import CLIENT_CONFIG
+from retry_run_task.progress import Progress
 from retry_run_task.settings import Settings
 
 # CloudTrail and Scheduler deliver at least once: this share of their deliveries comes twice.
@@ -173,37 +174,44 @@ class Storm:
 
     def _publish(self, job: Job, call: FailedCall) -> None:
         """The event of a failed call, from CloudTrail to the function."""
-        react = self._replay_at_once if self.policy == "seed-idea" else self._decide
         moment = call.event_time + CLOUDTRAIL_LATENCY
-        self._at_least_once(moment, call.event_id, lambda: react(job, call))
+        if self.policy == "seed-idea":
+            self._at_least_once(moment, call.event_id, lambda: self._replay_at_once(job, call))
+        else:
+            self._at_least_once(moment, call.event_id, lambda: self._decide(job, call, Progress()))
 
-    def _decide(self, job: Job, call: FailedCall) -> None:
+    def _decide(self, job: Job, call: FailedCall, progress: Progress) -> None:
         """This project: its decision code, and what its handler does about each decision."""
-        decision = decide(call, self.settings, self.now, self._run_task)
+        decision = decide(call, progress, self.settings, self.now, self._run_task)
         if isinstance(decision, Launch):
-            request = decision.request
-            self._ask(job, request, lambda answer: self._answered(job, call, request, answer))
+            answered = partial(self._answered, job, call, progress, decision.request)
+            self._ask(job, decision.request, answered)
         elif isinstance(decision, Wait):
             if decision.name not in self.schedules:
                 self.schedules.add(decision.name)
-                due = replace(call, due=True)
+                due = replace(progress, due=True)
                 self._at_least_once(
                     decision.until + SCHEDULER_LATENCY,
                     decision.name,
-                    lambda: self._fire(decision.name, job, due),
+                    lambda: self._fire(decision.name, job, call, due),
                 )
         elif decision.outcome.is_dead_letter and job.ended is None:
             job.ended = self.now
 
-    def _fire(self, name: str, job: Job, due: FailedCall) -> None:
+    def _fire(self, name: str, job: Job, call: FailedCall, due: Progress) -> None:
         self.schedules.discard(name)
-        self._decide(job, due)
+        self._decide(job, call, due)
 
     def _answered(
-        self, job: Job, call: FailedCall, request: Mapping[str, Any], answer: Answer
+        self,
+        job: Job,
+        call: FailedCall,
+        progress: Progress,
+        request: Mapping[str, Any],
+        answer: Answer,
     ) -> None:
         if answer in ("THROTTLED", "SPENT"):  # no event will continue the chain
-            self._decide(job, follow(call, request, spent=answer == "SPENT"))
+            self._decide(job, *follow(call, progress, request, spent=answer == "SPENT"))
         elif answer == "FAILED":
             self._publish(job, self._failed_call(call, request))
 

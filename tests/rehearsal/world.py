@@ -31,7 +31,8 @@ from rehearsal.ecs import ScarceEcs
 from rehearsal.pattern import matches
 from rehearsal.template import Stack
 from retry_run_task import handler as function
-from retry_run_task.failed_call import RESULT, write_time
+from retry_run_task.failed_call import write_time
+from retry_run_task.progress import RESULT
 
 # How long an event takes from CloudTrail to the rule. Seconds to minutes (aws-facts, section 1).
 CLOUDTRAIL_LATENCY = timedelta(seconds=90)

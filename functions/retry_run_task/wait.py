@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from botocore.config import Config
 
-from retry_run_task.decision import Outcome, Wait
-from retry_run_task.launch import Answer
+from retry_run_task.decision import Wait
+from retry_run_task.outcome import Outcome
 from retry_run_task.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,10 +18,13 @@ CLIENT_CONFIG = Config(
 )
 
 
-def schedule(scheduler: "EventBridgeSchedulerClient", wait: Wait, settings: Settings) -> Answer:
-    """Create the schedule; one that is there already is its twin's.
+def schedule(
+    scheduler: "EventBridgeSchedulerClient", wait: Wait, settings: Settings
+) -> tuple[Outcome, str]:
+    """Create the schedule. SCHEDULED or ALREADY_SCHEDULED, and a sentence that says until when.
 
-    Raises botocore's ClientError for whatever Scheduler rejects.
+    A schedule of the same name is that of a duplicate of this invocation. Raises botocore's
+    ClientError for whatever Scheduler rejects.
     """
     until = wait.until.strftime("%Y-%m-%dT%H:%M:%S")
     try:
@@ -43,5 +46,5 @@ def schedule(scheduler: "EventBridgeSchedulerClient", wait: Wait, settings: Sett
             },
         )
     except scheduler.exceptions.ConflictException:
-        return Answer(Outcome.ALREADY_SCHEDULED, (), "Its twin waits already.")
-    return Answer(Outcome.SCHEDULED, (), f"It waits until {until}Z.")
+        return Outcome.ALREADY_SCHEDULED, "Its twin waits already."
+    return Outcome.SCHEDULED, f"It waits until {until}Z."

@@ -1,0 +1,143 @@
+"""Where a job stands: the counter that its tags carry, its budget, and the names built on them."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Self
+
+from retry_run_task.failed_call import EVENT_ID, read_time, write_time
+from retry_run_task.request import HIDDEN, NotExact
+
+ATTEMPT_TAG = "retry-run-task:attempt"
+ORIGIN_TAG = "retry-run-task:origin"
+SINCE_TAG = "retry-run-task:since"
+MAX_ATTEMPTS_TAG = "retry-run-task:max-attempts"
+CHAIN_TAGS = (ATTEMPT_TAG, ORIGIN_TAG, SINCE_TAG)
+
+# The longest budget that a stack (MaxAttempts) or a job (its tag) can have.
+MAX_BUDGET = 100
+
+# The request's tags, as RunTask takes them: `key` and `value`, both optional.
+Tags = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Where a job stands: attempt `attempt` of at most `end`. The origin itself is attempt 0.
+
+    `attempt` is None where the counter cannot be read.
+    """
+
+    origin: str
+    since: datetime
+    attempt: int | None
+    end: int
+
+    @property
+    def counter(self) -> str:
+        """As the tag holds it: `3/10`."""
+        return f"{'unknown' if self.attempt is None else self.attempt}/{self.end}"
+
+    @property
+    def made(self) -> int:
+        """How many attempts were made."""
+        return self.attempt or 0
+
+    @property
+    def tags(self) -> list[dict[str, str]]:
+        """What the next failure of this chain must know, as tags of the request."""
+        values = (self.counter, self.origin, write_time(self.since))
+        return [{"key": k, "value": v} for k, v in zip(CHAIN_TAGS, values, strict=True)]
+
+    def one_further(self) -> Self:
+        """The chain at its next attempt."""
+        return replace(self, attempt=self.made + 1)
+
+    def one_back(self) -> Self:
+        """The chain without the attempt that it is at: that one could not be made."""
+        return replace(self, attempt=self.made - 1)
+
+
+def budget_in(tags: Tags, default: int) -> tuple[int, str]:
+    """The job's budget, its own or the stack's, and a note where its own cannot be read."""
+    text = _value(tags, MAX_ATTEMPTS_TAG)
+    if text is None:
+        return default, ""
+    if re.fullmatch("[0-9]{1,3}", text) and int(text) <= MAX_BUDGET:
+        return int(text), ""
+    return (
+        default,
+        f"The job's tag {MAX_ATTEMPTS_TAG} is not a whole number from 0 to {MAX_BUDGET}.",
+    )
+
+
+def chain_in(tags: Tags, client_token: object) -> Chain | None:
+    """The chain that the tags of a call tell of; None where they tell of none.
+
+    Raises NotExact where they tell of half a one: a counter that cannot be read stops the chain.
+    And where they were copied from one of our tasks to another, as the call's own client token
+    shows: that task is another job, whose attempts would meet the tokens of the first.
+    """
+    attempt, origin, since = (_value(tags, key) for key in CHAIN_TAGS)
+    if attempt is None and origin is None and since is None:
+        return None
+    counter = re.fullmatch("([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", attempt or "")
+    if counter is None or int(counter[2]) - int(counter[1]) >= MAX_BUDGET:
+        raise NotExact(f"tags[{ATTEMPT_TAG}]", "is not a counter like 3/10")
+    if not EVENT_ID.fullmatch(origin or ""):
+        raise NotExact(f"tags[{ORIGIN_TAG}]", "is not an event's identifier")
+    if (
+        isinstance(client_token, str)
+        and client_token != HIDDEN
+        and not client_token.startswith(f"{origin}-")
+    ):
+        raise NotExact(f"tags[{ORIGIN_TAG}]", "was copied from another task")
+    moment = read_time(since)
+    if moment is None:
+        raise NotExact(f"tags[{SINCE_TAG}]", "is not a time like 2026-11-23T00:00:04Z")
+    return Chain(origin or "", moment, int(counter[1]), int(counter[2]))
+
+
+def client_token(chain: Chain, last: object, *, unspent: bool) -> str:
+    """The token for the attempt that the chain is at: `<origin>-<number>`, at most 57 characters.
+
+    `last` is the token of the call before, if CloudTrail shows it, and `unspent` whether ECS did
+    not bind that one. Tokens are used up one after the other, and none is passed over. ECS binds a
+    token to what the first call with it came to (ECS_Idempotency), so that of two invocations with
+    one token only one can start the job.
+    """
+    used = _number_in(last, chain.origin)
+    if used is None or used >= chain.made:
+        return f"{chain.origin}-{chain.made}"
+    if unspent:
+        return f"{chain.origin}-{used}"
+    return f"{chain.origin}-{used + 1}"
+
+
+def schedule_name(chain: Chain, replay_name: str | None) -> str:
+    """The name of the schedule of the attempt that the chain is at; at most 59 characters.
+
+    Duplicates of one event have one name, and so have two letters of one chain in one replay.
+    """
+    if replay_name is None:
+        return f"{chain.origin}-{chain.attempt}"
+    return f"{chain.origin}-{hashlib.sha256(replay_name.encode()).hexdigest()[:8]}"
+
+
+def without_chain(tags: Tags) -> list[dict[str, str]]:
+    """The tags without those of a chain: the caller's own."""
+    return [dict(tag) for tag in tags if tag.get("key") not in CHAIN_TAGS]
+
+
+def _number_in(client_token: object, origin: str) -> int | None:
+    """The number of a token of this chain; None for what is no such token."""
+    token = re.fullmatch(f"{re.escape(origin)}-([1-9][0-9]{{0,5}})", str(client_token))
+    return int(token[1]) if token else None
+
+
+def _value(tags: Tags, key: str) -> str | None:
+    """The tag's value, None without such a tag; two of them are as good as an unreadable one."""
+    values = [tag.get("value", "") for tag in tags if tag.get("key") == key]
+    return values[0] if len(values) == 1 else ("" if values else None)
