@@ -13,6 +13,7 @@ from conftest import NOW
 from rehearsal import EVENT_NAMES, load_event
 from rehearsal.template import Stack
 from retry_run_task.backoff import delay
+from retry_run_task.caller import caller_of
 from retry_run_task.chain import Chain
 from retry_run_task.decision import Launch, Stop, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call
@@ -36,7 +37,8 @@ def decided(settings: Settings, run_task: StructureShape) -> Decide:
     def decide_event(name: str, settings: Settings = settings, **changes: Any) -> Any:
         call = read_failed_call(load_event(name), settings.account, settings.region)
         progress = Progress(**{key: changes.pop(key) for key in PROGRESS & changes.keys()})
-        return decide(replace(call, **changes), progress, settings, NOW, run_task)
+        call = replace(call, **changes)
+        return decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
 
     return decide_event
 
@@ -228,18 +230,6 @@ def test_a_call_of_our_own_without_a_counter_stops_the_chain(decided: Decide) ->
 
 
 @pytest.mark.parametrize(
-    "caller",
-    [
-        "arn:aws:sts::999999999999:assumed-role/retry-run-task/retry-run-task",
-        "arn:aws:sts::123456789012:assumed-role/other/not-retry-run-task",
-        "arn:aws:iam::123456789012:user/retry-run-task",
-    ],
-)
-def test_a_call_of_somebody_else_is_none_of_our_own(caller: str, decided: Decide) -> None:
-    assert isinstance(decided(FARGATE, caller_arn=caller), Launch)
-
-
-@pytest.mark.parametrize(
     "reason",
     [
         "ATTRIBUTE",
@@ -330,8 +320,8 @@ def test_a_chain_of_ours_asks_for_the_missing_tasks_only(decided: Decide) -> Non
 def test_a_callers_partly_placed_call_is_left_alone_unless_the_stack_says_otherwise(
     decided: Decide, settings: Settings
 ) -> None:
-    name = "unmatched.partial-placement"
-    assert decided(name).outcome is Outcome.OPTED_OUT
+    name = "left-alone.partial-placement"
+    assert decided(name).outcome is Outcome.LEFT_ALONE
     decision = decided(name, settings=replace(settings, retry_partial_failures=True))
     assert (decision.request["count"], decision.chain.counter) == (2, "1/10")
 
@@ -362,7 +352,7 @@ def test_a_call_outside_of_what_the_stack_was_narrowed_to_is_left_alone(decided:
     narrow = Stack({"ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/other"})
     decision = decided(FARGATE, settings=Settings.read(narrow.environment, narrow.function_arn))
     assert isinstance(decision, Stop)
-    assert decision.outcome is Outcome.OPTED_OUT
+    assert decision.outcome is Outcome.LEFT_ALONE
 
 
 def test_a_call_inside_of_what_the_stack_was_narrowed_to_is_retried(decided: Decide) -> None:
@@ -384,7 +374,8 @@ def test_deciding_twice_gives_the_same_request(
     settings: Settings, run_task: StructureShape
 ) -> None:
     call: FailedCall = read_failed_call(load_event(FARGATE), settings.account, settings.region)
-    once, twice = (decide(call, Progress(), settings, NOW, run_task) for _ in range(2))
+    caller = caller_of(call, settings)
+    once, twice = (decide(call, caller, Progress(), settings, NOW, run_task) for _ in range(2))
     assert once == twice
 
 
@@ -413,14 +404,16 @@ def test_what_waits_is_the_failed_call_itself(
 ) -> None:
     event, progress = unwrap(json.loads(decided(SECOND).payload))
     call = read_failed_call(event, settings.account, settings.region)
-    assert decide(call, progress, settings, NOW, run_task) == decided(SECOND, due=True)
+    again = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
+    assert again == decided(SECOND, due=True)
 
 
 def test_a_wait_ends_in_whole_seconds_and_never_early(
     settings: Settings, run_task: StructureShape
 ) -> None:
     call = read_failed_call(load_event(SECOND), settings.account, settings.region)
-    wait = decide(call, Progress(), settings, NOW + timedelta(microseconds=1), run_task)
+    later = NOW + timedelta(microseconds=1)
+    wait = decide(call, caller_of(call, settings), Progress(), settings, later, run_task)
     assert isinstance(wait, Wait)
     assert wait.until == NOW + timedelta(seconds=61)
 
@@ -495,9 +488,10 @@ def followed(
     def follow_call(
         call: FailedCall, progress: Progress, *, spent: bool
     ) -> tuple[FailedCall, Progress]:
-        attempt = decide(call, replace(progress, due=True), settings, NOW, run_task)
-        assert isinstance(attempt, Launch)
-        return follow(call, progress, attempt.request, spent=spent)
+        caller, due = caller_of(call, settings), replace(progress, due=True)
+        launch = decide(call, caller, due, settings, NOW, run_task)
+        assert isinstance(launch, Launch)
+        return follow(call, progress, launch.request, settings, spent=spent)
 
     return follow_call
 
@@ -508,7 +502,7 @@ def test_an_attempt_that_failed_without_an_event_is_followed_by_the_next_one(
 ) -> None:
     call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
     call, progress = followed(call, Progress(), spent=spent)
-    wait = decide(call, progress, settings, NOW, run_task)
+    wait = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
     assert isinstance(wait, Wait)
     assert (wait.name, wait.chain.counter) == (f"{call.event_id}-2", "2/10")
 
@@ -521,9 +515,10 @@ def test_no_token_is_passed_over(
     progress = Progress()
     tokens = []
     for spent in (False, False, True, False, True, True):
-        attempt = decide(call, replace(progress, due=True), settings, NOW, run_task)
-        assert isinstance(attempt, Launch)
-        tokens.append((attempt.chain.attempt, attempt.request["clientToken"][-2:]))
+        caller, due = caller_of(call, settings), replace(progress, due=True)
+        launch = decide(call, caller, due, settings, NOW, run_task)
+        assert isinstance(launch, Launch)
+        tokens.append((launch.chain.attempt, launch.request["clientToken"][-2:]))
         call, progress = followed(call, progress, spent=spent)
     assert tokens == [(1, "-1"), (2, "-1"), (3, "-1"), (4, "-2"), (5, "-2"), (6, "-3")]
 
@@ -552,10 +547,10 @@ def test_what_waits_knows_that_its_token_is_unspent(
 ) -> None:
     event = read_failed_call(load_event(FARGATE), settings.account, settings.region)
     call, progress = followed(event, Progress(), spent=False)
-    wait = decide(call, progress, settings, NOW, run_task)
+    wait = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
     assert isinstance(wait, Wait)
     due, progress = unwrap(json.loads(wait.payload))
     call = read_failed_call(due, settings.account, settings.region)
-    attempt = decide(call, progress, settings, NOW, run_task)
-    assert isinstance(attempt, Launch)
-    assert attempt.request["clientToken"] == f"{event.event_id}-1"
+    launch = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
+    assert isinstance(launch, Launch)
+    assert launch.request["clientToken"] == f"{event.event_id}-1"

@@ -46,14 +46,17 @@ def test_a_failed_call_is_read_from_its_event() -> None:
     assert read(event) == FailedCall(
         event_id=event["detail"]["eventID"],
         event_time=datetime(2026, 11, 23, 0, 0, 4, tzinfo=UTC),
+        parameters=event["detail"]["requestParameters"],
+        reasons=(CAPACITY,),
+        tasks=(),
         caller_arn=(
             "arn:aws:sts::123456789012:assumed-role/nightly-report-events/"
             "5d41402abc4b2a76b9719d911017c592"
         ),
+        role="arn:aws:iam::123456789012:role/nightly-report-events",
         invoked_by="events.amazonaws.com",
-        parameters=event["detail"]["requestParameters"],
-        reasons=(CAPACITY,),
-        tasks=(),
+        user_agent="events.amazonaws.com",
+        from_console=False,
     )
     assert progress(event) == Progress(due=False, unspent=False, replay_name=None)
 
@@ -148,7 +151,9 @@ def test_a_failure_without_a_reason_still_is_one() -> None:
     assert read(event).reasons == ("no reason given",)
 
 
-@pytest.mark.parametrize("name", ["launched.second-attempt", "unmatched.partial-placement"])
+@pytest.mark.parametrize(
+    "name", ["launched.second-attempt", "left-alone.partial-placement", "left-alone.caller-console"]
+)
 def test_a_due_attempt_is_read_as_it_was_written(name: str) -> None:
     call = read(load_event(name))
     due = Progress(due=True, unspent=True, replay_name="monday")
@@ -169,7 +174,7 @@ def test_a_replayed_event_carries_the_name_of_its_replay() -> None:
 
 
 def test_the_missing_number_of_a_partly_placed_call() -> None:
-    call = read(load_event("unmatched.partial-placement"))
+    call = read(load_event("left-alone.partial-placement"))
     assert (len(call.tasks), call.missing) == (3, 2)
 
 

@@ -41,6 +41,14 @@ def test_a_launch_is_told_with_everything_that_an_operator_asks_for(world: World
     outcome = world.call_handler(load_event(FARGATE))
     assert outcome == {
         "outcome": "LAUNCHED",
+        "time": "2026-11-23T00:01:30Z",
+        "job": "nightly-report",
+        "startedBy": "events-rule/nightly-report",
+        "caller": {
+            "kind": "events-rule",
+            "role": "arn:aws:iam::123456789012:role/nightly-report-events",
+        },
+        "event": ORIGIN,
         "origin": ORIGIN,
         "attempt": "1/10",
         "since": "2026-11-23T00:00:04Z",
@@ -108,7 +116,7 @@ def test_a_token_that_is_spent_on_a_failure_leads_to_the_next_attempt(world: Wor
 
 def test_a_token_that_is_spent_on_some_of_the_tasks_leads_to_an_attempt_for_the_others() -> None:
     """The call took effect, its answer was an error, and so there is no event of what it placed."""
-    event = load_event("unmatched.partial-placement")
+    event = load_event("left-alone.partial-placement")
     event["detail"]["responseElements"]["tasks"] = []
     with World(Stack(), NOW, at_most=2) as world:
         world.ecs.late_errors = [ECSException("ServerException", "oops")]
@@ -134,7 +142,7 @@ def test_a_token_that_is_spent_at_the_end_of_the_budget_ends_the_chain(world: Wo
 
 
 def test_a_partly_placed_attempt_is_continued_until_every_task_runs() -> None:
-    event = load_event("unmatched.partial-placement")
+    event = load_event("left-alone.partial-placement")
     event["detail"]["responseElements"]["tasks"] = []
     with World(Stack(), NOW, at_most=2) as world:
         world.begin(event)

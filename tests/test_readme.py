@@ -15,6 +15,7 @@ from rehearsal import EVENT_NAMES, ROOT, load_event
 from rehearsal.cli import main
 from rehearsal.template import Stack
 from rehearsal.world import World
+from retry_run_task.caller import GROUPS
 from retry_run_task.outcome import Outcome
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -123,7 +124,7 @@ def test_the_outcome_looks_as_shown() -> None:
     with World(Stack(), NOW) as world:
         due = {"retry-run-task:due": {"unspent": False}}
         outcome = world.call_handler(load_event("launched.second-attempt") | due)
-    assert json.loads(blocks("json")[1]) == outcome
+    assert json.loads(blocks("json")[-1]) == outcome
 
 
 def test_every_outcome_is_explained() -> None:
@@ -131,6 +132,13 @@ def test_every_outcome_is_explained() -> None:
 
 
 OUTCOMES = [outcome.value for outcome in Outcome]
+
+
+def test_every_kind_of_caller_is_listed_with_its_verdict() -> None:
+    rows = [row for row in table("Whose calls") if len(row) == 4][1:]
+    listed = {name: row[3] for row in rows for name in re.findall(r"`([a-z-]+)`", row[1])}
+    verdicts = {"SCHEDULED": "retries", "ATTENDED": "leaves alone"}
+    assert listed == {name: verdicts[group] for name, group in GROUPS.items()}
 
 
 def test_every_parameter_is_listed_with_its_default_and_description(stack: Stack) -> None:

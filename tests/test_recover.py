@@ -336,16 +336,71 @@ def test_only_what_is_hidden_is_filled_in() -> None:
 
 
 def test_the_call_of_an_sdk_is_not_repeated() -> None:
-    no_definition = "its caller is no EventBridge rule or schedule, which would still hold it."
     for started_by in ("by-hand", "events-rule", None):
-        assert refusal(replayed(RULE, startedBy=started_by)) == no_definition
+        assert refusal(replayed(RULE, startedBy=started_by)) == NO_DEFINITION
     # Whoever starts a rule's job again by hand may have changed its environment.
     event = load_event(RULE)
     event["detail"]["userIdentity"].pop("invokedBy")
     event["detail"]["sourceIPAddress"] = "192.0.2.1"
     with World(Stack(), NOW, definitions=load_definitions(RULE)) as world:
         world.outcomes.append(world.call_handler(event))
-    assert refusal(world) == no_definition
+    assert refusal(world) == NO_DEFINITION
+
+
+# EventBridge Scheduler shows itself by its user agent, which is its own word, and by its role.
+
+NO_DEFINITION = "its caller is no EventBridge rule or schedule, which would still hold it."
+ANOTHER_ROLE = "arn:aws:iam::123456789012:role/another"
+
+
+def called(name: str, change: Change, definitions: dict[str, Any] | None = None) -> World:
+    """The world after the function has seen the event, with its `detail` changed."""
+    event = load_event(name)
+    change(event["detail"])
+    with World(Stack(), NOW, definitions=definitions or load_definitions(name)) as world:
+        world.outcomes.append(world.call_handler(event))
+    return world
+
+
+def issuer_of(detail: dict[str, Any]) -> dict[str, Any]:
+    issuer: dict[str, Any] = detail["userIdentity"]["sessionContext"]["sessionIssuer"]
+    return issuer
+
+
+def test_a_schedule_is_recognised_in_the_shape_that_was_assumed_before_as_well() -> None:
+    def old(detail: dict[str, Any]) -> None:
+        detail["userIdentity"].update(invokedBy="scheduler.amazonaws.com")
+        detail.update(userAgent="scheduler.amazonaws.com")
+
+    assert called(SCHEDULE, old).outcomes[0]["outcome"] == "LAUNCHED"
+
+
+@BOTH
+def test_a_definition_of_another_role_did_not_make_the_call(name: str) -> None:
+    world = called(name, lambda detail: issuer_of(detail).update(arn=ANOTHER_ROLE))
+    assert refusal(world) == GONE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda detail: detail["userIdentity"].pop("sessionContext"),
+        lambda detail: detail.update(userAgent="Boto3/1.40.1"),
+        lambda detail: detail.update(userAgent="AmazonEventBridgeSchedulerLike x"),
+    ],
+)
+def test_a_user_agent_counts_only_where_the_role_can_be_compared(change: Change) -> None:
+    assert refusal(called(SCHEDULE, change)) == NO_DEFINITION
+
+
+def test_of_two_schedules_the_role_shows_which_one_made_the_call() -> None:
+    definitions, sibling = load_definitions(SCHEDULE), load_definitions(SCHEDULE)
+    container_of(lambda c: c["environment"][0].update(value="USD"))(sibling)
+    target_of(sibling)["RoleArn"] = ANOTHER_ROLE
+    sibling["Schedules"][0].update(Name="nightly-report-in-the-north")
+    definitions["Schedules"] += sibling["Schedules"]
+    world = replayed(SCHEDULE, definitions)
+    assert world.calls[0]["overrides"]["containerOverrides"][0]["environment"] == ENVIRONMENT
 
 
 def test_a_service_is_known_by_its_address_as_well() -> None:

@@ -18,6 +18,7 @@ from conftest import NOW
 from rehearsal import EVENT_NAMES, load_event
 from rehearsal.template import Stack
 from rehearsal.world import World
+from retry_run_task.caller import caller_of
 from retry_run_task.chain import CHAIN_TAGS
 from retry_run_task.decision import Launch, decide
 from retry_run_task.failed_call import NotAFailedCall, read_failed_call
@@ -90,7 +91,7 @@ def test_a_replayed_request_equals_the_callers(asked: dict[str, Any], settings: 
     event["detail"]["requestParameters"] = copy.deepcopy(asked)
     call = read_failed_call(event, settings.account, settings.region)
     assert INPUT is not None
-    decision = decide(call, Progress(), settings, NOW, INPUT)
+    decision = decide(call, caller_of(call, settings), Progress(), settings, NOW, INPUT)
     assert isinstance(decision, Launch)
     assert_replays_exactly(decision.request, asked, 1)
     assert decision.request["clientToken"] == f"{call.event_id}-1"

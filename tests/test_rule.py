@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import pytest
@@ -13,12 +12,7 @@ from rehearsal.pattern import matches
 from rehearsal.template import Stack
 
 FARGATE = "launched.fargate-capacity-rule"
-PARTIAL = "unmatched.partial-placement"
-SWITCHES = ("RetryPartialFailures", "AcceptReplaysOnDefaultBus")
-STACKS = [
-    Stack(dict(zip(SWITCHES, values, strict=True)))
-    for values in product(("false", "true"), repeat=2)
-]
+STACKS = [Stack({"AcceptReplaysOnDefaultBus": value}) for value in ("false", "true")]
 
 
 def changed(name: str, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
@@ -131,32 +125,30 @@ def test_fields_that_are_absent_or_null_do_not_hide_a_failed_call(
         answered(failures=None),
         answered(failures=[{"arn": "a"}]),
         answered(failures=[], tasks=[{"taskArn": "a"}]),
-        called_by("states.amazonaws.com"),
-        called_by("batch.amazonaws.com"),
-        asked(startedBy="AWS Step Functions"),
+        # Another account's or Region's call, that was forwarded to this bus.
+        lambda event: event.update(account="999999999999"),
+        lambda event: event.update(region="eu-west-2"),
     ],
 )
-def test_whatever_is_no_failed_call_of_a_caller_that_gave_up_never_matches(
+def test_whatever_is_no_failed_call_of_this_account_and_region_never_matches(
     change: Callable[[dict[str, Any]], object], stack: Stack
 ) -> None:
     assert not matches(stack.pattern, changed(FARGATE, change))
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=str)
-@pytest.mark.parametrize("name", ["unmatched.step-functions", "unmatched.batch"])
-def test_step_functions_and_batch_are_left_alone(name: str, stack: Stack) -> None:
-    assert not matches(stack.pattern, load_event(name))
+@pytest.mark.parametrize("name", [name for name in EVENT_NAMES if name.startswith("left-alone.")])
+def test_what_is_left_alone_is_decided_in_the_function_where_it_is_seen(
+    name: str, stack: Stack
+) -> None:
+    assert matches(stack.pattern, load_event(name))
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=str)
-def test_a_callers_partly_placed_call_matches_only_where_the_stack_says_so(stack: Stack) -> None:
-    wanted = stack.parameters["RetryPartialFailures"] == "true"
-    assert matches(stack.pattern, load_event(PARTIAL)) is wanted
-
-
-@pytest.mark.parametrize("stack", STACKS, ids=str)
-def test_a_partly_placed_call_of_our_own_always_matches(stack: Stack) -> None:
-    assert matches(stack.pattern, load_event("launched.partial-placement-of-our-own"))
+@pytest.mark.parametrize("partition", ["aws-cn", "aws-us-gov"])
+def test_the_pattern_is_for_the_stacks_own_account_and_region(partition: str) -> None:
+    stack = Stack(account="999999999999", region="x-north-1", partition=partition)
+    event = load_event(FARGATE)
+    assert not matches(stack.pattern, event)
+    assert matches(stack.pattern, event | {"account": "999999999999", "region": "x-north-1"})
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=str)
@@ -192,8 +184,10 @@ def test_what_can_not_be_delivered_is_kept(stack: Stack) -> None:
 def test_no_alternative_names_a_path_twice(stack: Stack) -> None:
     # EventBridge refuses such a pattern when the rule is made (event-ruler: "Path … cannot be
     # allowed multiple times"); the engine here would not.
-    for paths in alternatives(stack.pattern):
-        assert len(paths) == len(set(paths))
+    archive = stack.resources["DeadLetterArchive"]["Properties"]["EventPattern"]
+    for pattern in (archive, *(rule["Pattern"] for rule in stack.rules.values())):
+        for paths in alternatives(pattern):
+            assert len(paths) == len(set(paths))
 
 
 def alternatives(pattern: dict[str, Any], prefix: str = "") -> list[list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rehearsal.template import Stack
-from retry_run_task.settings import BadSetting, Settings
+from retry_run_task.settings import BadSetting, Callers, Settings
 
 HOME = "arn:aws:ecs:eu-west-1:123456789012"
 
@@ -22,6 +22,8 @@ def test_the_templates_defaults_are_read() -> None:
         region="eu-west-1",
         account="123456789012",
         function_name="retry-run-task-RetryRunTask",
+        role_name="retry-run-task-RetryRunTaskRole",
+        callers=Callers.UNATTENDED,
         max_attempts=10,
         max_age=None,
         backoff_base=timedelta(seconds=60),
@@ -46,6 +48,9 @@ def test_an_alias_does_not_change_who_the_function_is() -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
+        ("FUNCTION_ROLE_NAME", ""),
+        ("CALLERS", None),
+        ("CALLERS", "scheduled"),
         ("MAX_ATTEMPTS", None),
         ("MAX_ATTEMPTS", "0"),
         ("MAX_ATTEMPTS", "101"),

@@ -30,7 +30,6 @@ MADE_BY_SAM = {
 }
 # Every parameter that a condition asks for, with a value that is not its default.
 SWITCHES = {
-    "RetryPartialFailures": "true",
     "RecoverHiddenEnvironment": "false",
     "AcceptReplaysOnDefaultBus": "true",
     "NotificationTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",

@@ -60,15 +60,15 @@ class Chain:
         return replace(self, attempt=self.made - 1)
 
 
-def budget_in(tags: Tags, default: int) -> tuple[int, str]:
-    """The job's budget, its own or the stack's, and a note where its own cannot be read."""
+def budget_in(tags: Tags) -> tuple[int | None, str]:
+    """The job's own budget, None without one, and a note where it has one that cannot be read."""
     text = _value(tags, MAX_ATTEMPTS_TAG)
     if text is None:
-        return default, ""
+        return None, ""
     if re.fullmatch("[0-9]{1,3}", text) and int(text) <= MAX_BUDGET:
         return int(text), ""
     return (
-        default,
+        None,
         f"The job's tag {MAX_ATTEMPTS_TAG} is not a whole number from 0 to {MAX_BUDGET}.",
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from botocore.model import StructureShape
 
 from retry_run_task.backoff import UNSPENT_CAP, delay, replay_delay
+from retry_run_task.caller import OURS, Caller
 from retry_run_task.chain import (
     ATTEMPT_TAG,
     MAX_ATTEMPTS_TAG,
@@ -77,6 +78,7 @@ Decision = Launch | Wait | Stop
 
 def decide(
     call: FailedCall,
+    caller: Caller,
     progress: Progress,
     settings: Settings,
     now: datetime,
@@ -88,19 +90,44 @@ def decide(
     """
     chain = Chain(call.event_id, call.event_time, None, settings.max_attempts)
     if not settings.covers(call.parameters.get("cluster"), call.parameters.get("taskDefinition")):
-        return Stop(chain, Outcome.OPTED_OUT, "The stack is narrowed to other clusters or jobs.")
+        return Stop(chain, Outcome.LEFT_ALONE, "The stack is narrowed to other clusters or jobs.")
+    is_covered = caller.is_covered(settings.callers)
     try:
         tags = tags_in(call.parameters, run_task)
-        budget, note = budget_in(tags, settings.max_attempts)
-        chain = replace(chain, end=budget)
-        if budget == 0:
-            return Stop(chain, Outcome.OPTED_OUT, f"The job's tag {MAX_ATTEMPTS_TAG} is 0.")
-        chain = _chain_of(call, tags, settings, budget)
+    except NotExact as problem:
+        if not is_covered:  # tags that cannot be read opt no job in
+            return _left_alone(chain, caller, settings)
+        return _not_replayable(chain, problem)
+    own_budget, note = budget_in(tags)
+    budget = settings.max_attempts if own_budget is None else own_budget
+    chain = replace(chain, end=budget)
+    if budget == 0:
+        return Stop(chain, Outcome.OPTED_OUT, f"The job's tag {MAX_ATTEMPTS_TAG} is 0.")
+    if own_budget is None and not is_covered:
+        return _left_alone(chain, caller, settings, note)
+    decision = _next_attempt(call, caller, progress, tags, chain, settings, now, run_task)
+    return replace(decision, detail=f"{decision.detail} {note}".strip())
+
+
+def _next_attempt(
+    call: FailedCall,
+    caller: Caller,
+    progress: Progress,
+    tags: Tags,
+    chain: Chain,
+    settings: Settings,
+    now: datetime,
+    run_task: StructureShape,
+) -> Decision:
+    """The next attempt at a job that is ours to retry, now or later; or why there is none."""
+    budget = chain.end
+    try:
+        chain = _chain_of(call, caller, tags, budget)
         due = _due(progress, chain, settings, now)
         if progress.replay_name is not None:
             # A person asked for it: the whole budget again, from where the counter stands.
             chain = replace(chain, since=due, end=chain.made + budget)
-        end = _end(call, progress, chain, settings, due)
+        end = _end(call, caller, progress, chain, settings, due)
         if end is not None:
             return end
         further = chain.one_further()
@@ -110,9 +137,9 @@ def decide(
             payload = _payload(call, progress, settings)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
                 name = schedule_name(further, progress.replay_name)
-                return Wait(further, name, due, payload, note)
+                return Wait(further, name, due, payload)
         request = _next_request(call, progress, further, tags, settings, run_task)
-        return Launch(further, request, note, _source(call, request, settings))
+        return Launch(further, request, source=_source(call, caller, request))
     except NotExact as problem:
         return _not_replayable(chain, problem)
 
@@ -126,37 +153,52 @@ def follow(
     call: FailedCall,
     progress: Progress,
     request: Mapping[str, Any],
+    settings: Settings,
     *,
     spent: bool,
     tasks: tuple[str, ...] = (),
 ) -> tuple[FailedCall, Progress]:
     """What to decide on after an attempt that failed without an event of its own.
 
-    `request` is what the attempt sent; `spent`, whether ECS has bound its token to a failure, in
-    which it placed no more than `tasks`. A token that is not bound is used again by the next
-    attempt: none may be passed over, because a duplicate of this chain, or a server error that was
-    none, could have started the job under it.
+    It is a call of our own, although no event tells of it. `request` is what it sent; `spent`,
+    whether ECS has bound its token to a failure, in which it placed no more than `tasks`. A token
+    that is not bound is used again by the next attempt: none may be passed over, because a
+    duplicate of this chain, or a server error that was none, could have started the job under it.
 
     A replay goes on at once where the token is spent: it has waited already, and what it met is an
     attempt of an earlier replay.
     """
     replay_name = progress.replay_name if spent else None
-    return (
-        replace(call, parameters=request, tasks=tasks),
-        Progress(due=replay_name is not None, unspent=not spent, replay_name=replay_name),
+    ours = FailedCall(
+        call.event_id,
+        call.event_time,
+        request,
+        call.reasons,
+        tasks,
+        caller_arn=settings.session_arn,
     )
+    return ours, Progress(due=replay_name is not None, unspent=not spent, replay_name=replay_name)
 
 
 def _not_replayable(chain: Chain, problem: NotExact) -> Stop:
     return Stop(chain, Outcome.NOT_REPLAYABLE, f"The request can not be repeated: {problem}.")
 
 
-def _chain_of(call: FailedCall, tags: Tags, settings: Settings, budget: int) -> Chain:
+def _left_alone(chain: Chain, caller: Caller, settings: Settings, note: str = "") -> Stop:
+    """A first failed call, whose caller sees the failure, or is none that the stack is for."""
+    detail = (
+        f"The stack leaves calls of {caller.kind} callers alone (Callers is {settings.callers}); "
+        f"the tag {MAX_ATTEMPTS_TAG} on the job opts it in."
+    )
+    return Stop(replace(chain, attempt=0), Outcome.LEFT_ALONE, f"{detail} {note}".strip())
+
+
+def _chain_of(call: FailedCall, caller: Caller, tags: Tags, budget: int) -> Chain:
     """The chain that the call belongs to, or the one that begins with it."""
     chain = chain_in(tags, call.parameters.get("clientToken"))
     if chain is not None:
         return chain
-    if _made_by_us(call.caller_arn, settings):
+    if caller.kind == OURS:
         # Nothing but the counter stops the loop (Lambda's own loop detection does not see
         # EventBridge), so a call of ours without one is where it must end.
         raise NotExact(f"tags[{ATTEMPT_TAG}]", "is missing from a call of this function's own")
@@ -186,14 +228,21 @@ def _payload(call: FailedCall, progress: Progress, settings: Settings) -> str:
 
 
 def _end(
-    call: FailedCall, progress: Progress, chain: Chain, settings: Settings, due: datetime
+    call: FailedCall,
+    caller: Caller,
+    progress: Progress,
+    chain: Chain,
+    settings: Settings,
+    due: datetime,
 ) -> Stop | None:
     """Why there is no next attempt, if there is none."""
     if call.missing < 1:
         return Stop(chain, Outcome.ALREADY_LAUNCHED, "ECS placed every task that was asked for.")
-    if call.tasks and chain.made == 0 and not settings.retry_partial_failures:
+    # Rules, schedules and pipes never count what they got; another caller may.
+    counts = not caller.is_scheduled and not settings.retry_partial_failures
+    if call.tasks and chain.made == 0 and counts:
         detail = "ECS placed some of the tasks, and the stack's RetryPartialFailures is false."
-        return Stop(chain, Outcome.OPTED_OUT, detail)
+        return Stop(chain, Outcome.LEFT_ALONE, detail)
     if progress.replay_name is None and all(map(_is_permanent, call.reasons)):
         return Stop(chain, Outcome.NOT_RETRYABLE, "A retry does not help against the reasons.")
     if chain.made >= chain.end:
@@ -204,12 +253,11 @@ def _end(
     return None
 
 
-def _source(call: FailedCall, request: Mapping[str, Any], settings: Settings) -> Source | None:
+def _source(call: FailedCall, caller: Caller, request: Mapping[str, Any]) -> Source | None:
     """Who holds what CloudTrail hides of this call; None where it hides nothing."""
     if not hidden_environments(request):
         return None
-    ours = _made_by_us(call.caller_arn, settings)
-    return source_of(request, call.invoked_by, call.event_time, ours=ours)
+    return source_of(call, request, ours=caller.kind == OURS)
 
 
 def _next_request(
@@ -232,12 +280,6 @@ def _next_request(
     last = call.parameters.get("clientToken")
     request["clientToken"] = client_token(chain, last, unspent=progress.unspent)
     return request
-
-
-def _made_by_us(caller_arn: str, settings: Settings) -> bool:
-    """Lambda names a role's session after the function (aws-facts: userIdentity of its calls)."""
-    prefix = f"arn:{settings.partition}:sts::{settings.account}:assumed-role/"
-    return caller_arn.startswith(prefix) and caller_arn.endswith(f"/{settings.function_name}")
 
 
 def _is_permanent(reason: str) -> bool:

@@ -8,15 +8,18 @@ from typing import Any
 
 from botocore.model import StructureShape
 
+from retry_run_task.failed_call import FailedCall
 from retry_run_task.request import HIDDEN, NotExact, exact
 from retry_run_task.settings import Settings
 
-# How the two services name themselves in the calls that they make (aws-facts: `startedBy`), and in
-# `userIdentity.invokedBy`.
+# How the two services name themselves in the calls that they make: in `startedBy`, and in
+# `userIdentity.invokedBy` or, as Scheduler really does, at the beginning of `userAgent` (aws-facts,
+# section 1).
 CALLERS = {
     "events-rule/": ("rule", "events.amazonaws.com"),
     "chronos-schedule/": ("schedule", "scheduler.amazonaws.com"),
 }
+SCHEDULERS_AGENT = "AmazonEventBridgeScheduler "
 # A `startedBy` of this length may have been cut.
 LONGEST_STARTED_BY = 36
 
@@ -27,12 +30,17 @@ PLACEHOLDER = "<aws.scheduler."
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The rule or schedule (`kind`) that made a call, what is left of its name, and when it did."""
+    """The rule or schedule (`kind`) that made a call, what is left of its name, and when it did.
+
+    `role` is the ARN of the role that called, which is that of the target; empty for attempts of
+    ours, and where CloudTrail does not show it.
+    """
 
     kind: str
     name: str
     is_cut: bool
     asked_at: datetime
+    role: str = ""
 
     def may_be(self, name: str) -> bool:
         return name.startswith(self.name) if self.is_cut else name == self.name
@@ -43,13 +51,14 @@ class Definition:
     """A target of a rule or schedule. `input` is its constant JSON; None if it is made anew.
 
     A schedule knows from when on it could make a call (`since`), and when it was last `changed`;
-    of a rule, EventBridge tells neither.
+    of a rule, EventBridge tells neither. `role` is the ARN of the role that it calls with.
     """
 
     name: str
     cluster: str
     task_definition: str
     input: str | None
+    role: str
     since: datetime | None = None
     changed: datetime | None = None
 
@@ -64,18 +73,20 @@ def hidden_environments(request: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def source_of(
-    request: Mapping[str, Any], invoked_by: str, asked_at: datetime, *, ours: bool
-) -> Source:
+def source_of(call: FailedCall, request: Mapping[str, Any], *, ours: bool) -> Source:
     """Who holds what the call hides. `ours` is an attempt of ours, in which `startedBy` is kept.
 
-    Raises NotExact for the call of an SDK: nobody does.
+    A user agent is the caller's own word, so it counts only where the role can be compared. Raises
+    NotExact for the call of an SDK: nobody holds it.
     """
     started_by: str = request.get("startedBy", "")
+    by_schedule = bool(call.role) and call.user_agent.startswith(SCHEDULERS_AGENT)
     for prefix, (kind, service) in CALLERS.items():
-        if started_by.startswith(prefix) and (ours or invoked_by == service):
+        shown = call.invoked_by == service or (kind == "schedule" and by_schedule)
+        if started_by.startswith(prefix) and (ours or shown):
             is_cut = len(started_by) >= LONGEST_STARTED_BY
-            return Source(kind, started_by.removeprefix(prefix), is_cut, asked_at)
+            name, role = started_by.removeprefix(prefix), "" if ours else call.role
+            return Source(kind, name, is_cut, call.event_time, role)
     raise _hidden(
         request, "its caller is no EventBridge rule or schedule, which would still hold it"
     )
@@ -84,25 +95,25 @@ def source_of(
 def restore(
     request: Mapping[str, Any],
     definitions: Sequence[Definition],
-    asked_at: datetime,
+    source: Source,
     settings: Settings,
     run_task: StructureShape,
 ) -> tuple[dict[str, Any], str]:
     """The request with its environments, and a sentence that names what was recovered.
 
-    A definition is right if it starts the same task definition in the same cluster, and if its
-    overrides are those of the call once its environments are hidden as CloudTrail hides them. All
-    that are right have to agree, and none may have changed since the call at `asked_at`. Raises
+    A definition is right if it starts the same task definition in the same cluster with the same
+    role, and if its overrides are those of the call once its environments are hidden as CloudTrail
+    hides them. All that are right have to agree, and none may have changed since the call. Raises
     NotExact otherwise: it says why, and shows no value.
     """
-    here = [d for d in definitions if _starts(d, request, asked_at, settings)]
+    here = [d for d in definitions if _starts(d, request, source, settings)]
     if not here:
         raise _hidden(request, "no rule or schedule of its caller's name starts this task now")
     right = []
     for definition in here:
         if definition.input is None:
             raise _hidden(request, f"{definition.name} makes its input anew for each event")
-        if definition.changed is not None and definition.changed > asked_at:
+        if definition.changed is not None and definition.changed > source.asked_at:
             raise _hidden(request, f"{definition.name} was changed after the call")
         containers = _environments(definition.input, request, run_task)
         if containers is None:
@@ -130,10 +141,12 @@ def restore(
 
 
 def _starts(
-    definition: Definition, request: Mapping[str, Any], asked_at: datetime, settings: Settings
+    definition: Definition, request: Mapping[str, Any], source: Source, settings: Settings
 ) -> bool:
-    """In time, in the same cluster, of the same family, and revision where it names one?"""
-    if definition.since is not None and definition.since > asked_at:
+    """In time, by its role, in the same cluster, of the same family, and revision if it has one?"""
+    if definition.since is not None and definition.since > source.asked_at:
+        return False
+    if source.role and definition.role != source.role:
         return False
     if definition.cluster != settings.arn("cluster", request.get("cluster", "default")):
         return False

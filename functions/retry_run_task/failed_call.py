@@ -26,17 +26,23 @@ class FailedCall:
     """A RunTask call: HTTP 200, but not every task that it asked for.
 
     `parameters` are the request as CloudTrail shows it, unchecked; `reasons` say why ECS placed no
-    more, each once; `invoked_by` is the AWS service that called, or an address; `tasks` are the
-    ARNs of those that ECS did place.
+    more, each once; `tasks` are the ARNs of those that ECS did place.
+
+    Of the caller: `caller_arn` is its identity and `role` the ARN of the role behind it,
+    `invoked_by` the AWS service that called, or an address, and `from_console` whether it has
+    signed in to the console; `user_agent` is its own word. Each is empty where the record has none.
     """
 
     event_id: str
     event_time: datetime
-    caller_arn: str
-    invoked_by: str
     parameters: Mapping[str, Any]
     reasons: tuple[str, ...]
     tasks: tuple[str, ...] = ()
+    caller_arn: str = ""
+    role: str = ""
+    invoked_by: str = ""
+    user_agent: str = ""
+    from_console: bool = False
 
     @property
     def missing(self) -> int:
@@ -85,16 +91,19 @@ def read_failed_call(event: Mapping[str, Any], account: str, region: str) -> Fai
     if event_time is None:
         raise NotAFailedCall("detail.eventTime", "is not a time like 2026-11-23T00:00:04Z")
 
-    identity = detail.get("userIdentity")
-    caller = identity if isinstance(identity, dict) else {}
+    identity = _members(detail.get("userIdentity"))
+    issuer = _members(_members(identity.get("sessionContext")).get("sessionIssuer"))
     return FailedCall(
         event_id=event_id,
         event_time=event_time,
-        caller_arn=str(caller.get("arn") or ""),
-        invoked_by=str(caller.get("invokedBy") or detail.get("sourceIPAddress") or ""),
         parameters=parameters,
         reasons=reasons_of(failures),
         tasks=tuple(str(arn) for arn in tasks if arn),
+        caller_arn=str(identity.get("arn") or ""),
+        role=str(issuer.get("arn") or ""),
+        invoked_by=str(identity.get("invokedBy") or detail.get("sourceIPAddress") or ""),
+        user_agent=str(detail.get("userAgent") or ""),
+        from_console=detail.get("sessionCredentialFromConsole") in (True, "true"),
     )
 
 
@@ -114,7 +123,13 @@ def write_failed_call(call: FailedCall, account: str, region: str) -> dict[str, 
             "awsRegion": region,
             "eventID": call.event_id,
             "eventTime": write_time(call.event_time),
-            "userIdentity": {"arn": call.caller_arn, "invokedBy": call.invoked_by},
+            "userIdentity": {
+                "arn": call.caller_arn,
+                "invokedBy": call.invoked_by,
+                "sessionContext": {"sessionIssuer": {"arn": call.role}},
+            },
+            "userAgent": call.user_agent,
+            "sessionCredentialFromConsole": call.from_console,
             "requestParameters": call.parameters,
             "responseElements": {
                 "tasks": [{"taskArn": arn} for arn in call.tasks],
@@ -151,6 +166,11 @@ def object_in(parent: Mapping[str, Any], field: str, path: str = "") -> Mapping[
         state = "is missing or null" if found is None else "is not a JSON object"
         raise NotAFailedCall(path + field, state)
     return found
+
+
+def _members(value: object) -> Mapping[str, Any]:
+    """Who called is not needed to repeat the call: what is no object says nothing."""
+    return value if isinstance(value, dict) else {}
 
 
 def _expect(parent: Mapping[str, Any], field: str, wanted: str, path: str = "") -> None:

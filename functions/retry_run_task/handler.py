@@ -14,6 +14,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from retry_run_task import launch as launching
 from retry_run_task import recover as recovering
 from retry_run_task import wait as waiting
+from retry_run_task.caller import Caller, caller_of, job_of
 from retry_run_task.chain import MAX_BUDGET, Chain
 from retry_run_task.decision import Decision, Launch, Stop, Wait, decide, follow, give_up
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
@@ -73,7 +74,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     unwrapped, progress = unwrap(event)
     call = read_failed_call(unwrapped, settings.account, settings.region)
     end = retry(call, progress, settings)
-    outcome = describe(call, end)
+    outcome = describe(call, caller_of(call, settings), end, datetime.now(UTC))
     report(outcome, end, context.function_name)
     return outcome
 
@@ -85,7 +86,8 @@ def retry(call: FailedCall, progress: Progress, settings: Settings) -> End:
     """
     failure = ""
     for _ in range(MOST_TOKENS):
-        decision = decide(call, progress, settings, datetime.now(UTC), run_task_shape())
+        caller, now = caller_of(call, settings), datetime.now(UTC)
+        decision = decide(call, caller, progress, settings, now, run_task_shape())
         if failure and progress.unspent and isinstance(decision, Launch):
             # The request is too large for a schedule: Lambda tries the event again later.
             raise NotContinued(failure)
@@ -134,10 +136,10 @@ def start(
                 chain, Outcome.ALREADY_LAUNCHED, tasks, sentences(note, said, decision.detail)
             )
         case Spent(tasks):
-            followed = follow(call, progress, decision.request, spent=True, tasks=tasks)
+            followed = follow(call, progress, decision.request, settings, spent=True, tasks=tasks)
             return Again(*followed, "The attempt's token was spent on a failure.")
         case Unknown(code):
-            followed = follow(call, progress, decision.request, spent=False)
+            followed = follow(call, progress, decision.request, settings, spent=False)
             return Again(*followed, f"ECS answered with {code}.")
 
 
@@ -146,10 +148,16 @@ def sentences(*parts: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def describe(call: FailedCall, end: End) -> dict[str, Any]:
+def describe(call: FailedCall, caller: Caller, end: End, now: datetime) -> dict[str, Any]:
     """The outcome as the function returns it: names and counts, no value of the user's request."""
+    started_by = call.parameters.get("startedBy")
     outcome = {
         "outcome": end.outcome,
+        "time": write_time(now),
+        "job": job_of(call),
+        "startedBy": started_by if isinstance(started_by, str) else None,
+        "caller": {"kind": caller.kind, "role": caller.role},
+        "event": call.event_id,
         "origin": end.chain.origin,
         "attempt": end.chain.counter,
         "since": write_time(end.chain.since),

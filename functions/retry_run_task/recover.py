@@ -53,7 +53,7 @@ def recover(
         problem = f"the function may not call {service}:{error.operation_name}"
         path = hidden_environments(request)[0]
         raise NotExact(path, f"is hidden by CloudTrail, and {problem}") from error
-    return restore(request, definitions, source.asked_at, settings, run_task)
+    return restore(request, definitions, source, settings, run_task)
 
 
 def _rules(source: Source, cluster: str, events: "EventBridgeClient") -> Iterator[Definition]:
@@ -110,4 +110,5 @@ def _definition(name: str, target: "TargetTypeDef | Any") -> Definition:
         cluster=target["Arn"],
         task_definition=target["EcsParameters"]["TaskDefinitionArn"],
         input=target.get("Input", "{}") if is_constant else None,
+        role=target.get("RoleArn", ""),
     )

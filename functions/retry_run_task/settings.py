@@ -4,11 +4,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Self
 
 
+class Callers(StrEnum):
+    """Whose failed calls are retried, where the job's own tag does not say otherwise."""
+
+    SCHEDULED = "SCHEDULED"
+    UNATTENDED = "UNATTENDED"
+    ALL = "ALL"
+
+
 class BadSetting(ValueError):
-    """The stack was deployed with a value that the function can not use."""
+    """The stack was deployed with a value that the function cannot use."""
 
     def __init__(self, variable: str, value: str | None, rule: str) -> None:
         super().__init__(
@@ -29,6 +38,8 @@ class Settings:
     region: str
     account: str
     function_name: str
+    role_name: str
+    callers: Callers
     max_attempts: int
     max_age: timedelta | None
     backoff_base: timedelta
@@ -49,6 +60,15 @@ class Settings:
             f":function:{self.function_name}"
         )
 
+    @property
+    def session_arn(self) -> str:
+        """The identity of this function's own calls, as CloudTrail's `userIdentity.arn` has it.
+
+        Lambda names a role's session after the function (aws-facts: userIdentity of its calls).
+        """
+        session = f"assumed-role/{self.role_name}/{self.function_name}"
+        return f"arn:{self.partition}:sts::{self.account}:{session}"
+
     @classmethod
     def read(cls, environ: Mapping[str, str], function_arn: str) -> Self:
         """Settings from the variables that the template sets, and from the ARN that was invoked.
@@ -61,6 +81,8 @@ class Settings:
             region=region,
             account=account,
             function_name=function_name,
+            role_name=_text(environ, "FUNCTION_ROLE_NAME"),
+            callers=_callers(environ),
             max_attempts=_number(environ, "MAX_ATTEMPTS", 1, 100),
             max_age=timedelta(minutes=_number(environ, "MAX_AGE_MINUTES", 0, 525600)) or None,
             backoff_base=timedelta(seconds=_number(environ, "BACKOFF_BASE_SECONDS", 60, 86400)),
@@ -120,6 +142,13 @@ def _text(environ: Mapping[str, str], variable: str) -> str:
     if not text:
         raise BadSetting(variable, text, "must not be empty")
     return text
+
+
+def _callers(environ: Mapping[str, str]) -> Callers:
+    text = environ.get("CALLERS")
+    if text not in list(Callers):
+        raise BadSetting("CALLERS", text, f"must be one of {', '.join(Callers)}")
+    return Callers(text)
 
 
 def _flag(environ: Mapping[str, str], variable: str) -> bool:

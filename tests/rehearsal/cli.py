@@ -36,11 +36,15 @@ exit status:
   0  the job was launched (with --storm: all jobs, under each policy)
   1  it ended as a dead letter (with --storm: at least one)
   2  bad input
-  3  it was left alone: the rule does not match the event, or the job opted out
+  3  it was left alone: the rule does not match the event, its caller is not the stack's to retry,
+     or the job opted out
 """
 
 # Up to ten minutes may pass before an event is in the archive (aws-facts, section 3).
 ARCHIVE_LATENCY = timedelta(minutes=10)
+
+# Not this stack's to retry.
+LEFT_ALONE = ("UNMATCHED", "LEFT_ALONE", "OPTED_OUT")
 
 # Outcomes that are not the job's end.
 UNDERWAY = ("FAILED_AGAIN", "SCHEDULED", "ALREADY_SCHEDULED", "ALREADY_LAUNCHED")
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if request:
             print("\nThe last request, as ECS received it:")
             print(json.dumps(request, indent=2))
-    return {"LAUNCHED": 0, "OPTED_OUT": 3, "UNMATCHED": 3}.get(result["outcome"], 1)
+    return {"LAUNCHED": 0, **dict.fromkeys(LEFT_ALONE, 3)}.get(result["outcome"], 1)
 
 
 def storm(options: argparse.Namespace) -> int:

@@ -17,17 +17,36 @@ def run_task_event(
     moment: datetime,
     region: str,
     account: str,
-    caller_arn: str,
+    role_arn: str,
+    session: str,
     error: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A complete envelope; `error` is the code and message of a call that ECS rejected."""
+    """A complete envelope, of a call that a Lambda function made with this role and session.
+
+    `error` is the code and message of a call that ECS rejected.
+    """
+    partition, role = role_arn.split(":")[1], role_arn.rpartition("/")[2]
     detail: dict[str, Any] = {
         "eventVersion": "1.11",
-        "userIdentity": {"type": "AssumedRole", "arn": caller_arn, "accountId": account},
+        "userIdentity": {
+            "type": "AssumedRole",
+            "arn": f"arn:{partition}:sts::{account}:assumed-role/{role}/{session}",
+            "accountId": account,
+            "sessionContext": {
+                "sessionIssuer": {
+                    "type": "Role",
+                    "arn": role_arn,
+                    "accountId": account,
+                    "userName": role,
+                }
+            },
+        },
         "eventTime": write_time(moment),
         "eventSource": "ecs.amazonaws.com",
         "eventName": "RunTask",
         "awsRegion": region,
+        "sourceIPAddress": "34.240.0.10",
+        "userAgent": "Boto3/1.40.4 md/Botocore#1.40.4 exec-env/AWS_Lambda_python3.13",
         "requestParameters": hide_environment(parameters),
         "responseElements": copy.deepcopy(response),
         "eventID": event_id,

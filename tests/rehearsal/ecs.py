@@ -143,7 +143,7 @@ class ScarceEcs:
         cluster = parameters.get("cluster", "default").rpartition("/")[2]
         if cluster not in backend.clusters:
             backend.create_cluster(cluster)
-            if parameters.get("launchType", "EC2") == "EC2":
+            if parameters.get("launchType") != "FARGATE":  # EC2, EXTERNAL, or a provider
                 self._add_instance(cluster)
         family, _, revision = parameters["taskDefinition"].rpartition("/")[2].partition(":")
         if family not in backend.task_definitions:

@@ -20,6 +20,7 @@ from rehearsal.ecs import CAPACITY
 from rehearsal.template import Stack
 from rehearsal.world import CLOUDTRAIL_LATENCY, DUPLICATE_LATENCY, LAMBDA_RETRIES, SCHEDULER_LATENCY
 from retry_run_task.backoff import spread
+from retry_run_task.caller import caller_of
 from retry_run_task.decision import Launch, Wait, decide, follow
 from retry_run_task.failed_call import FailedCall, read_failed_call
 from retry_run_task.launch import CLIENT_CONFIG
@@ -38,10 +39,9 @@ Answered = Callable[[Answer], None]
 # The waits after each failed attempt of a job that its own caller tries again, as published.
 Waits = Callable[[str], Iterator[float]]
 PUBLISHED: dict[str, Waits] = {
-    # Amazon States Language, Retry: IntervalSeconds 1, BackoffRate 2.0, MaxAttempts 3.
-    "step-functions": lambda _: iter((1, 2, 4)),
-    # aws/copilot-cli, `copilot task run`: 10 s, 1.5 times as long each time, 3 retries.
-    "copilot": lambda _: iter((10, 15, 22.5)),
+    # A state machine whose author wrote a Retry, with the defaults of Amazon States Language:
+    # IntervalSeconds 1, BackoffRate 2.0, MaxAttempts 3. Without one there is no retry at all.
+    "step-functions-retry": lambda _: iter((1, 2, 4)),
     # dagster-aws, EcsRunLauncher: 0.1 s, doubled, 5 retries.
     "dagster": lambda _: iter(0.1 * 2**n for n in range(5)),
     # prefect-aws, ECS worker: 3 attempts, 1 s and up to 3 s of jitter between them.
@@ -182,7 +182,8 @@ class Storm:
 
     def _decide(self, job: Job, call: FailedCall, progress: Progress) -> None:
         """This project: its decision code, and what its handler does about each decision."""
-        decision = decide(call, progress, self.settings, self.now, self._run_task)
+        caller = caller_of(call, self.settings)
+        decision = decide(call, caller, progress, self.settings, self.now, self._run_task)
         if isinstance(decision, Launch):
             answered = partial(self._answered, job, call, progress, decision.request)
             self._ask(job, decision.request, answered)
@@ -211,19 +212,19 @@ class Storm:
         answer: Answer,
     ) -> None:
         if answer in ("THROTTLED", "SPENT"):  # no event will continue the chain
-            self._decide(job, *follow(call, progress, request, spent=answer == "SPENT"))
+            spent = answer == "SPENT"
+            self._decide(job, *follow(call, progress, request, self.settings, spent=spent))
         elif answer == "FAILED":
-            self._publish(job, self._failed_call(call, request))
+            self._publish(job, self._failed_call(request))
 
-    def _failed_call(self, call: FailedCall, request: Mapping[str, Any]) -> FailedCall:
+    def _failed_call(self, request: Mapping[str, Any]) -> FailedCall:
         self._events += 1
         return FailedCall(
             event_id=f"event-{self._events}",
             event_time=self.now,
-            caller_arn=call.caller_arn,
-            invoked_by=call.invoked_by,
             parameters=request,
             reasons=(CAPACITY,),
+            caller_arn=self.settings.session_arn,
         )
 
     def _replay_at_once(
@@ -236,7 +237,7 @@ class Storm:
                 later = partial(self._replay_at_once, job, call, retries[1:])
                 self._at(self.now + retries[0], later)
             elif answer == "FAILED":
-                self._publish(job, self._failed_call(call, call.parameters))
+                self._publish(job, self._failed_call(call.parameters))
 
         self._ask(job, None, answered)
 

@@ -121,7 +121,8 @@ class World:
         no_one = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
         # moto reads some thousand images for its first instance, which takes it five seconds.
         quick = {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}
-        enter(mock.patch.dict(os.environ, no_one | quick))
+        here = {"MOTO_ACCOUNT_ID": self.stack.account}
+        enter(mock.patch.dict(os.environ, no_one | quick | here))
         enter(mock.patch.object(boto3, "DEFAULT_SESSION", None))
         self.deploy(self.stack)
         self._clock = enter(time_machine.travel(self.now, tick=False))
@@ -192,7 +193,8 @@ class World:
         response = _object(detail.get("responseElements"))
         self._asked = parameters.get("count") or 1
         self._placed = [task["taskArn"] for task in response.get("tasks") or []]
-        who = _object(detail.get("userIdentity")).get("invokedBy") or detail.get("sourceIPAddress")
+        service = _object(detail.get("userIdentity")).get("invokedBy")
+        who = service or str(detail.get("userAgent")).partition(" ")[0]
         error = detail.get("errorCode")
         self.tell("ECS", f"RunTask by {who}: {_answer(parameters, response, error)}")
         self.publish(event, CLOUDTRAIL_LATENCY)
@@ -387,7 +389,6 @@ class World:
         self.calls.append(dict(parameters))
         answer = _answer(parameters, response or {}, error and error[0])
         self.tell("ECS", f"RunTask, attempt {_attempt(parameters)}: {answer}")
-        role = self.stack.function["Role"].rpartition("/")[2]
         event = run_task_event(
             parameters,
             response,
@@ -396,10 +397,8 @@ class World:
             moment=self.now,
             region=self.stack.region,
             account=self.stack.account,
-            caller_arn=(
-                f"arn:{self.stack.partition}:sts::{self.stack.account}:assumed-role/"
-                f"{role}/{self.stack.function_name}"
-            ),
+            role_arn=self.stack.function["Role"],
+            session=self.stack.function_name,
         )
         self.publish(event, CLOUDTRAIL_LATENCY)
 
