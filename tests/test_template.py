@@ -19,7 +19,7 @@ from samtranslator.translator.translator import Translator
 
 from rehearsal import ROOT
 from rehearsal.iam import as_list
-from rehearsal.template import Stack
+from rehearsal.template import BadParameter, Stack
 
 MADE_BY_SAM = {
     "RetryRunTaskEventInvokeConfig": "AWS::Lambda::EventInvokeConfig",
@@ -38,6 +38,7 @@ SWITCHES = {
     "ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/jobs",
     "TaskDefinitionArns": "arn:aws:ecs:eu-west-1:123456789012:task-definition/nightly:*",
     "PassRoleArns": "arn:aws:iam::123456789012:role/nightly-*",
+    "PowertoolsLayerArn": "arn:aws:lambda:eu-west-1:123456789012:layer:powertools:1",
 }
 
 
@@ -190,6 +191,55 @@ def test_no_resource_waits_for_itself(resources: dict[str, Any]) -> None:
         in_order(resources | circle)
 
 
+# GovCloud and China, where AWS's SSM parameter for the Powertools layer does not exist.
+
+
+def test_no_parameter_is_fetched_by_cloudformation_before_it_is_needed(stack: Stack) -> None:
+    types = {spec["Type"] for spec in stack.source["Parameters"].values()}
+    assert types == {"String", "Number", "CommaDelimitedList"}
+
+
+@pytest.mark.parametrize(
+    ("given", "layer"),
+    [
+        ({}, "{{resolve:ssm:/aws/service/powertools/python/arm64/python3.13/latest}}"),
+        ({"PowertoolsLayer": "/my/layer:7"}, "{{resolve:ssm:/my/layer:7}}"),
+    ],
+)
+def test_the_layer_is_looked_up_in_the_ssm_parameter(given: dict[str, str], layer: str) -> None:
+    assert Stack(given).function["Layers"] == [layer]
+
+
+LAYER = "lambda:us-gov-west-1:123456789012:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:27"
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-us-gov", "aws-cn", "aws-eusc", "aws-iso-b"])
+def test_a_layers_arn_wins_and_no_ssm_parameter_is_resolved(partition: str) -> None:
+    arn = f"arn:{partition}:{LAYER}"
+    stack = Stack({"PowertoolsLayerArn": arn, "PowertoolsLayer": "/none"}, partition=partition)
+    assert stack.function["Layers"] == [arn]
+    text = json.dumps([stack.resources, stack.outputs])
+    assert "resolve:" not in text
+    assert set(re.findall("arn:([a-z-]*):", text)) == {partition}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"PowertoolsLayer": "powertools"},
+        {"PowertoolsLayer": "/layer}}"},
+        {"PowertoolsLayer": "/layer:latest"},
+        {"PowertoolsLayer": f"arn:aws:{LAYER}"},
+        {"PowertoolsLayerArn": f"arn:aws:{LAYER}".rpartition(":")[0]},  # without its version
+        {"PowertoolsLayerArn": f" arn:aws:{LAYER}"},
+        {"PowertoolsLayerArn": "/aws/service/powertools"},
+    ],
+)
+def test_what_is_neither_a_name_nor_the_arn_of_a_layer_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(BadParameter):
+        Stack(given)
+
+
 def test_every_combination_of_the_conditions_resolves(stack: Stack) -> None:
     assert set(references(stack.source["Conditions"])) == SWITCHES.keys()
     for chosen in product((True, False), repeat=len(SWITCHES)):
@@ -238,12 +288,13 @@ def adapted(translated: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(translated).replace(
         '{"Ref": "OutcomeBus"}', '{"Fn::GetAtt": ["OutcomeBus", "Name"]}'
     )
+    text = text.replace("{{resolve:ssm:${PowertoolsLayer}}}", "${PowertoolsLayer}")
     template: dict[str, Any] = json.loads(text)
     # An archive's pattern has to be a string.
     archive = template["Resources"]["DeadLetterArchive"]["Properties"]
     archive["EventPattern"] = json.dumps(archive["EventPattern"])
-    # The default is looked up even where another value is given, and names under /aws are refused.
-    template["Parameters"]["PowertoolsLayer"]["Default"] = "/layer"
+    # Dynamic references are not resolved: the fixture's layer stands in for what they would give.
+    template["Parameters"]["PowertoolsLayer"]["Default"] = SWITCHES["PowertoolsLayerArn"]
     for resource in template["Resources"].values():
         if resource["Type"] not in get_model_map():
             resource["Type"] = "AWS::Logs::LogGroup"
@@ -268,7 +319,7 @@ def what_is_there() -> dict[str, list[Any]]:
 
 @pytest.fixture
 def account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An account with the code in a bucket, and a layer whose ARN is in a parameter."""
+    """An account with the code in a bucket, and a layer."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", stack.region)
     with mock_aws():
         s3, here = boto3.client("s3"), {"LocationConstraint": stack.region}
@@ -277,8 +328,7 @@ def account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         layer = boto3.client("lambda").publish_layer_version(
             LayerName="powertools", Content={"ZipFile": b"code"}
         )
-        arn = layer["LayerVersionArn"]
-        boto3.client("ssm").put_parameter(Name="/layer", Value=arn, Type="String")
+        assert layer["LayerVersionArn"] == SWITCHES["PowertoolsLayerArn"]
         yield
 
 
