@@ -12,14 +12,17 @@ from unittest import mock
 
 import boto3
 import pytest
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
-from rehearsal import ROOT
+from conftest import NOW
+from rehearsal import ROOT, load_event
 from rehearsal.iam import as_list
 from rehearsal.template import BadParameter, Stack
+from rehearsal.world import World
 
 MADE_BY_SAM = {
     "RetryRunTaskEventInvokeConfig": "AWS::Lambda::EventInvokeConfig",
@@ -151,9 +154,99 @@ def test_sam_delete_leaves_nothing_behind(resources: dict[str, Any]) -> None:
     holds_data = {"AWS::Events::Archive", "AWS::Logs::LogGroup", "AWS::SQS::Queue"}
     assert holds_data <= kinds(resources)
     for resource in resources.values():
-        for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
-            said = resource.get(policy)
-            assert said == "Delete" or (said is None and resource["Type"] not in holds_data)
+        said = resource.get("DeletionPolicy")
+        assert said == "Delete" or (said is None and resource["Type"] not in holds_data)
+
+
+def test_lost_jobs_outlive_an_archive_that_is_replaced(resources: dict[str, Any]) -> None:
+    kept = {name for name, r in resources.items() if r.get("UpdateReplacePolicy") == "Retain"}
+    assert kept == of_type("AWS::Events::Archive", resources)
+
+
+# Names: a stack's name may have 128 characters, and the names of what it makes fewer.
+
+STACKSET = "StackSet-retry-run-task-6a3c4a5b-7f0e-4a4f-9c1b-3f1a2b3c4d5e"
+LONGEST = f"StackSet-{'x' * 82}-6a3c4a5b-7f0e-4a4f-9c1b-3f1a2b3c4d5e"
+# What the template names itself. Whatever is not in this list is named by CloudFormation, within
+# the limits of its type: the roles, too, so that CAPABILITY_IAM is enough.
+NAMED = {"DeadLetterArchive": "ArchiveName", "OutcomeBus": "Name", "ScheduleGroup": "Name"}
+
+
+def names_in(resource: dict[str, Any]) -> set[str]:
+    """The property with which a template names a resource: `Name`, `RoleName`, `ArchiveName`, …"""
+    kind = resource["Type"].rpartition(":")[2]
+    return {"Name", f"{kind}Name"} & set(resource.get("Properties", {}))
+
+
+def test_the_template_names_only_what_has_to_be_named(resources: dict[str, Any]) -> None:
+    inline = of_type("AWS::IAM::Policy", resources)  # named within its role
+    named = {
+        (logical_id, key)
+        for logical_id in resources.keys() - inline
+        for key in names_in(resources[logical_id])
+    }
+    assert named == set(NAMED.items())
+
+
+@pytest.mark.parametrize("stack_name", ["a", STACKSET, LONGEST], ids=["short", "StackSet", "128"])
+def test_every_text_fits_whatever_the_stacks_name(stack_name: str) -> None:
+    """Each property's length and pattern are those of CloudFormation's own schemas (cfn-lint)."""
+    assert len(LONGEST) == 128
+    stack, checked = Stack(name=stack_name), set()
+    for logical_id, resource in stack.resources.items():
+        if resource["Type"].startswith("AWS::Serverless::"):
+            continue
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(stack.region, resource["Type"]).schema
+        for key, value in resource.get("Properties", {}).items():
+            rule = schema["properties"][key]
+            if isinstance(value, str) and "maxLength" in rule:
+                assert len(value) <= rule["maxLength"], f"{logical_id}.{key}"
+                assert re.search(rule.get("pattern", ""), value), f"{logical_id}.{key}"
+                checked.add((logical_id, key))
+    assert NAMED.items() <= checked
+
+
+def test_two_stacks_do_not_share_a_name() -> None:
+    one, two = (Stack(name=name) for name in ("one", "two"))
+    for logical_id, key in NAMED.items():
+        names = {s.resources[logical_id]["Properties"][key] for s in (one, two)}
+        assert len(names) == 2, logical_id
+    # Of two ids that share any one part, too: they are of version 1, whose last part is the host's.
+    ids = ["201c12d0-0721-11ee-b056-02bec084ce62", "5e4b5ff0-4d8d-11ec-9f3e-02bec084ce62"]
+    groups = set()
+    for stack_id in ids:
+        with mock.patch.object(Stack, "stack_id", f"arn:aws:cloudformation:r:1:stack/s/{stack_id}"):
+            groups.add(Stack().environment["SCHEDULE_GROUP"])
+    assert groups == {f"retry-run-task-{stack_id.replace('-', '')}" for stack_id in ids}
+
+
+def test_a_replays_name_fits_whatever_the_stacks_name() -> None:
+    stack = Stack(name=LONGEST)
+    text = json.dumps([stack.resources, stack.outputs])
+    names = re.findall(r"--replay-name (\S*?\$\(date \+%s\)\S*) --", text)
+    assert len(names) == text.count("start-replay --") == 3  # two messages and an output
+    for name in names:
+        # StartReplay, API reference: up to 64 of these characters.
+        assert re.fullmatch(r"[.\-_A-Za-z0-9]{1,64}", name.replace("$(date +%s)", "1" * 10))
+
+
+@pytest.mark.parametrize("replay", [{}, {"replay-name": "r" * 64}], ids=["attempt", "replay"])
+def test_a_schedules_name_fits_whatever_origin_the_function_takes(replay: dict[str, str]) -> None:
+    event = load_event("launched.second-attempt") | replay
+    parameters = event["detail"]["requestParameters"]
+    tags = {tag["key"]: tag for tag in parameters["tags"]}
+    tags["retry-run-task:attempt"]["value"] = "999998/999999"  # the longest
+    origin = tags["retry-run-task:origin"]
+    uuid = origin["value"]
+    with World(Stack(), NOW) as world:
+        for length in range(len(uuid), 65):
+            origin["value"] = uuid.ljust(length, "a")
+            parameters["clientToken"] = f"{origin['value']}-999998"
+            assert world.call_handler(event)["outcome"] in ("SCHEDULED", "NOT_REPLAYABLE")
+        names = [schedule["Name"] for schedule in world.schedules()]
+    assert any(name.startswith(uuid) for name in names)
+    for name in names:
+        assert re.fullmatch("[0-9a-zA-Z-_.]{1,64}", name)  # CreateSchedule, API reference
 
 
 # What depends on what.
@@ -169,6 +262,8 @@ def references(node: Any) -> Iterator[str]:
                 yield name
             case "Fn::Sub", str():
                 yield from re.findall(r"\$\{([\w:]+)", argument)
+            case "Fn::Sub", [text, variables]:
+                yield from set(re.findall(r"\$\{([\w:]+)", text)) - variables.keys()
 
 
 def in_order(resources: dict[str, Any]) -> list[str]:
