@@ -97,6 +97,32 @@ def test_a_narrowed_stack_may_do_no_more_than_it_was_narrowed_to() -> None:
     assert not can_pass(narrow, f"{ROLE}/admin")
 
 
+# A list that has * among its elements means all.
+LISTS = ["*", "*,{}", "{},*", "{},*,{}", "*,*", "{},*,*,{}", "{}, * , {}", " * "]
+
+
+@pytest.mark.parametrize("elements", LISTS)
+@pytest.mark.parametrize("parameter", NARROW)
+def test_a_list_with_a_star_narrows_nothing(parameter: str, elements: str, stack: Stack) -> None:
+    given = elements.replace("{}", NARROW[parameter].partition(",")[0])
+    all_in_all = Stack({parameter: given})
+    # The policy and the environment alike; and still this account and Region only.
+    assert all_in_all.resources == stack.resources
+
+
+@pytest.mark.parametrize("elements", ["{}", "{},{}", " {} ,{}", "{}*", "{}*,{}"])
+@pytest.mark.parametrize("parameter", NARROW)
+def test_a_star_inside_of_an_element_is_no_star_of_its_own(parameter: str, elements: str) -> None:
+    arn = NARROW[parameter].partition(",")[0]
+    given = elements.replace("{}", arn)
+    narrow, expected = Stack({parameter: given}), given.replace(" ", "").split(",")
+    granted = [value for s in narrow.policy for value in (s["Resource"], s.get("Condition"))]
+    assert expected in granted or {"ArnLike": {"ecs:cluster": expected}} in granted
+    variable = {"ClusterArns": "CLUSTER_ARNS", "TaskDefinitionArns": "TASK_DEFINITION_ARNS"}
+    if parameter in variable:
+        assert narrow.environment[variable[parameter]] == ",".join(expected)
+
+
 @pytest.mark.parametrize("parameters", [{}, NARROW], ids=["default", "narrow"])
 @pytest.mark.parametrize("cluster", [None, "default", "jobs", JOBS, "other", f"{HOME}:cluster/o"])
 @pytest.mark.parametrize("task_definition", ["nightly:3", "nightly", NIGHTLY, "other:1", "other"])

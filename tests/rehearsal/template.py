@@ -227,7 +227,9 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _parameter(name: str, spec: Mapping[str, Any], text: str) -> str | list[str]:
-    values = text.split(",") if spec["Type"] == "CommaDelimitedList" else [text]
+    # CloudFormation trims the elements of a list (user guide, "Parameters").
+    is_list = spec["Type"] == "CommaDelimitedList"
+    values = [value.strip() for value in text.split(",")] if is_list else [text]
     for value in values:
         allowed = list(map(str, spec.get("AllowedValues", [value])))
         if value not in allowed:
@@ -242,4 +244,4 @@ def _parameter(name: str, spec: Mapping[str, Any], text: str) -> str | list[str]
             raise BadParameter(
                 f"{name} is {value!r}, which does not match {spec['AllowedPattern']}"
             )
-    return values if spec["Type"] == "CommaDelimitedList" else text
+    return values if is_list else text
