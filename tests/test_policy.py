@@ -48,6 +48,22 @@ def test_it_may_run_the_tasks_of_its_account_and_region_only(stack: Stack) -> No
     assert not can_run(stack, NIGHTLY.replace("123456789012", "999999999999"))
 
 
+@pytest.mark.parametrize("task_definition", [NIGHTLY, f"{HOME}:task-definition/nightly"])
+@pytest.mark.parametrize(
+    "narrowed", ["", "ClusterArns", "PassRoleArns"], ids=["default", "clusters", "roles"]
+)
+def test_it_may_run_a_task_definition_with_a_revision_and_one_without(
+    narrowed: str, task_definition: str
+) -> None:
+    stack = Stack({narrowed: NARROW[narrowed]} if narrowed else {})
+    assert can_run(stack, task_definition)
+    (resource,) = (s["Resource"] for s in stack.policy if s["Action"] == "ecs:RunTask")
+    # The function takes for its business what the policy allows.
+    assert stack.environment["TASK_DEFINITION_ARNS"] == resource
+    assert not can_run(stack, task_definition.replace("eu-west-1", "eu-west-2"))
+    assert not can_run(stack, task_definition.replace("123456789012", "999999999999"))
+
+
 def test_it_may_tag_what_a_run_task_call_creates_and_nothing_else(stack: Stack) -> None:
     task, tag = f"{HOME}:task/jobs/0123", "ecs:TagResource"
     assert allowed(stack, tag, task, {"ecs:CreateAction": "RunTask"})
