@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
@@ -284,6 +285,30 @@ def test_no_resource_waits_for_itself(resources: dict[str, Any]) -> None:
     circle = {"SchedulerRole": resources["SchedulerRole"] | {"Has": resources["SchedulerPolicy"]}}
     with pytest.raises(CycleError):
         in_order(resources | circle)
+
+
+# What `sam publish` takes, and which version it is.
+
+
+def test_sam_publish_takes_the_applications_metadata(stack: Stack) -> None:
+    application = stack.source["Metadata"]["AWS::ServerlessRepo::Application"]
+    # CreateApplication, API reference of the Serverless Application Repository.
+    assert re.fullmatch("[a-z0-9](([a-z0-9]|-(?!-))*[a-z0-9])?", application["Author"])
+    assert len(application["Author"]) <= 127
+    assert re.fullmatch("[a-zA-Z0-9-]{1,140}", application["Name"])
+    assert 1 <= len(application["Description"]) <= 256
+    assert 1 <= len(application["Labels"]) <= 10
+    assert all(re.fullmatch("[a-zA-Z0-9+_:/@-]{1,127}", label) for label in application["Labels"])
+    # `sam package` uploads these files.
+    assert all((ROOT / application[file]).is_file() for file in ("LicenseUrl", "ReadmeUrl"))
+
+
+def test_all_that_tells_the_version_tells_the_same(stack: Stack) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    application = stack.source["Metadata"]["AWS::ServerlessRepo::Application"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert stack.outputs["Version"]["Value"] == project["version"]
+    assert application["SemanticVersion"] == project["version"]
 
 
 # GovCloud and China, where AWS's SSM parameter for the Powertools layer does not exist.
