@@ -170,7 +170,14 @@ STACKSET = "StackSet-retry-run-task-6a3c4a5b-7f0e-4a4f-9c1b-3f1a2b3c4d5e"
 LONGEST = f"StackSet-{'x' * 82}-6a3c4a5b-7f0e-4a4f-9c1b-3f1a2b3c4d5e"
 # What the template names itself. Whatever is not in this list is named by CloudFormation, within
 # the limits of its type: the roles, too, so that CAPABILITY_IAM is enough.
-NAMED = {"DeadLetterArchive": "ArchiveName", "OutcomeBus": "Name", "ScheduleGroup": "Name"}
+NAMED = {
+    "DeadLetterArchive": "ArchiveName",
+    "OutcomeBus": "Name",
+    "ScheduleGroup": "Name",
+    "LostJobsQuery": "Name",
+    "ChainQuery": "Name",
+    "LeftAloneQuery": "Name",
+}
 
 
 def names_in(resource: dict[str, Any]) -> set[str]:
@@ -395,6 +402,7 @@ UNKNOWN_TO_MOTO = {
     "AWS::CloudWatch::Alarm",
     "AWS::Events::EventBusPolicy",
     "AWS::Lambda::EventInvokeConfig",
+    "AWS::Logs::QueryDefinition",
     "AWS::SNS::Subscription",
     "AWS::SNS::TopicPolicy",
     "AWS::SQS::QueuePolicy",
