@@ -310,7 +310,7 @@ def test_sam_publish_takes_the_applications_metadata(stack: Stack) -> None:
     assert all((ROOT / application[file]).is_file() for file in ("LicenseUrl", "ReadmeUrl"))
 
 
-def test_all_that_tells_the_version_tells_the_same(stack: Stack) -> None:
+def test_output_project_and_metadata_have_one_version(stack: Stack) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     application = stack.source["Metadata"]["AWS::ServerlessRepo::Application"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
