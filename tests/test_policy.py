@@ -48,6 +48,22 @@ def test_it_may_run_the_tasks_of_its_account_and_region_only(stack: Stack) -> No
     assert not can_run(stack, NIGHTLY.replace("123456789012", "999999999999"))
 
 
+@pytest.mark.parametrize("task_definition", [NIGHTLY, f"{HOME}:task-definition/nightly"])
+@pytest.mark.parametrize(
+    "narrowed", ["", "ClusterArns", "PassRoleArns"], ids=["default", "clusters", "roles"]
+)
+def test_it_may_run_a_task_definition_with_a_revision_and_one_without(
+    narrowed: str, task_definition: str
+) -> None:
+    stack = Stack({narrowed: NARROW[narrowed]} if narrowed else {})
+    assert can_run(stack, task_definition)
+    (resource,) = (s["Resource"] for s in stack.policy if s["Action"] == "ecs:RunTask")
+    # The function takes for its business what the policy allows.
+    assert stack.environment["TASK_DEFINITION_ARNS"] == resource
+    assert not can_run(stack, task_definition.replace("eu-west-1", "eu-west-2"))
+    assert not can_run(stack, task_definition.replace("123456789012", "999999999999"))
+
+
 def test_it_may_tag_what_a_run_task_call_creates_and_nothing_else(stack: Stack) -> None:
     task, tag = f"{HOME}:task/jobs/0123", "ecs:TagResource"
     assert allowed(stack, tag, task, {"ecs:CreateAction": "RunTask"})
@@ -95,6 +111,32 @@ def test_a_narrowed_stack_may_do_no_more_than_it_was_narrowed_to() -> None:
     assert not can_run(narrow, task_definition=f"{HOME}:task-definition/other:3")
     assert can_pass(narrow, f"{ROLE}/nightly-task")
     assert not can_pass(narrow, f"{ROLE}/admin")
+
+
+# A list that has * among its elements means all.
+LISTS = ["*", "*,{}", "{},*", "{},*,{}", "*,*", "{},*,*,{}", "{}, * , {}", " * "]
+
+
+@pytest.mark.parametrize("elements", LISTS)
+@pytest.mark.parametrize("parameter", NARROW)
+def test_a_list_with_a_star_narrows_nothing(parameter: str, elements: str, stack: Stack) -> None:
+    given = elements.replace("{}", NARROW[parameter].partition(",")[0])
+    all_in_all = Stack({parameter: given})
+    # The policy and the environment alike; and still this account and Region only.
+    assert all_in_all.resources == stack.resources
+
+
+@pytest.mark.parametrize("elements", ["{}", "{},{}", " {} ,{}", "{}*", "{}*,{}"])
+@pytest.mark.parametrize("parameter", NARROW)
+def test_a_star_inside_of_an_element_is_no_star_of_its_own(parameter: str, elements: str) -> None:
+    arn = NARROW[parameter].partition(",")[0]
+    given = elements.replace("{}", arn)
+    narrow, expected = Stack({parameter: given}), given.replace(" ", "").split(",")
+    granted = [value for s in narrow.policy for value in (s["Resource"], s.get("Condition"))]
+    assert expected in granted or {"ArnLike": {"ecs:cluster": expected}} in granted
+    variable = {"ClusterArns": "CLUSTER_ARNS", "TaskDefinitionArns": "TASK_DEFINITION_ARNS"}
+    if parameter in variable:
+        assert narrow.environment[variable[parameter]] == ",".join(expected)
 
 
 @pytest.mark.parametrize("parameters", [{}, NARROW], ids=["default", "narrow"])

@@ -123,6 +123,8 @@ class Lambda:
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(FUNCTION["MemorySize"]),
             "AWS_LAMBDA_FUNCTION_TIMEOUT": str(FUNCTION["Timeout"]),
             "AWS_LAMBDA_LOG_FORMAT": FUNCTION["LoggingConfig"]["LogFormat"],
+            # The default of JSON (Lambda developer guide, "Log-level filtering").
+            "AWS_LAMBDA_LOG_LEVEL": FUNCTION["LoggingConfig"].get("ApplicationLogLevel", "INFO"),
             "HOME": str(stdout.parent),  # no developer's ~/.aws
             "PYTHONPATH": str(tools.layer),
             "PYTHONDONTWRITEBYTECODE": "1",  # Lambda mounts the folder read-only
@@ -227,6 +229,13 @@ def test_a_launch(runtime: Lambda, ecs: ScarceEcs) -> None:
     assert {key: logged[key] for key in outcome} == outcome
     assert logged["correlation_id"] == ORIGIN
     assert measured["LAUNCHED"] == [1.0]
+
+
+def test_the_log_is_the_functions_own_lines(runtime: Lambda, ecs: ScarceEcs) -> None:
+    assert runtime.invoke(event(FARGATE))["outcome"] == "LAUNCHED"
+    assert len(ecs.tasks) == 1
+    strangers = [line for line in runtime.lines() if line.get("service") != "retry-run-task"]
+    assert [line for line in strangers if line.get("level") == "INFO"] == []
 
 
 def test_a_failure(runtime: Lambda, ecs: ScarceEcs) -> None:

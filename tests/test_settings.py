@@ -31,8 +31,8 @@ def test_the_templates_defaults_are_read() -> None:
         retry_partial_failures=False,
         recover_hidden_environment=True,
         cluster_arns=(f"{HOME}:cluster/*",),
-        task_definition_arns=(f"{HOME}:task-definition/*:*",),
-        schedule_group="retry-run-task-ScheduleGroup",
+        task_definition_arns=(f"{HOME}:task-definition/*",),
+        schedule_group="retry-run-task-0dab496a1766592fb391cd9200b71b74",
         scheduler_role_arn="arn:aws:iam::123456789012:role/retry-run-task-SchedulerRole",
         dead_letter_queue_arn="arn:aws:sqs:eu-west-1:123456789012:retry-run-task-DeadLetterQueue",
     )

@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from itertools import product
@@ -12,14 +13,17 @@ from unittest import mock
 
 import boto3
 import pytest
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
-from rehearsal import ROOT
+from conftest import NOW
+from rehearsal import ROOT, load_event
 from rehearsal.iam import as_list
-from rehearsal.template import Stack
+from rehearsal.template import BadParameter, Stack
+from rehearsal.world import World
 
 MADE_BY_SAM = {
     "RetryRunTaskEventInvokeConfig": "AWS::Lambda::EventInvokeConfig",
@@ -37,6 +41,7 @@ SWITCHES = {
     "ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/jobs",
     "TaskDefinitionArns": "arn:aws:ecs:eu-west-1:123456789012:task-definition/nightly:*",
     "PassRoleArns": "arn:aws:iam::123456789012:role/nightly-*",
+    "PowertoolsLayerArn": "arn:aws:lambda:eu-west-1:123456789012:layer:powertools:1",
 }
 
 
@@ -149,9 +154,106 @@ def test_sam_delete_leaves_nothing_behind(resources: dict[str, Any]) -> None:
     holds_data = {"AWS::Events::Archive", "AWS::Logs::LogGroup", "AWS::SQS::Queue"}
     assert holds_data <= kinds(resources)
     for resource in resources.values():
-        for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
-            said = resource.get(policy)
-            assert said == "Delete" or (said is None and resource["Type"] not in holds_data)
+        said = resource.get("DeletionPolicy")
+        assert said == "Delete" or (said is None and resource["Type"] not in holds_data)
+
+
+def test_lost_jobs_outlive_an_archive_that_is_replaced(resources: dict[str, Any]) -> None:
+    kept = {name for name, r in resources.items() if r.get("UpdateReplacePolicy") == "Retain"}
+    assert kept == of_type("AWS::Events::Archive", resources)
+
+
+# Names: a stack's name may have 128 characters, and the names of what it makes fewer.
+
+STACKSET = "StackSet-retry-run-task-6a3c4a5b-7f0e-4a4f-9c1b-3f1a2b3c4d5e"
+LONGEST = f"StackSet-{'x' * 82}-6a3c4a5b-7f0e-4a4f-9c1b-3f1a2b3c4d5e"
+# What the template names itself. Whatever is not in this list is named by CloudFormation, within
+# the limits of its type: the roles, too, so that CAPABILITY_IAM is enough.
+NAMED = {
+    "DeadLetterArchive": "ArchiveName",
+    "OutcomeBus": "Name",
+    "ScheduleGroup": "Name",
+    "LostJobsQuery": "Name",
+    "ChainQuery": "Name",
+    "LeftAloneQuery": "Name",
+}
+
+
+def names_in(resource: dict[str, Any]) -> set[str]:
+    """The property with which a template names a resource: `Name`, `RoleName`, `ArchiveName`, …"""
+    kind = resource["Type"].rpartition(":")[2]
+    return {"Name", f"{kind}Name"} & set(resource.get("Properties", {}))
+
+
+def test_the_template_names_only_what_has_to_be_named(resources: dict[str, Any]) -> None:
+    inline = of_type("AWS::IAM::Policy", resources)  # named within its role
+    named = {
+        (logical_id, key)
+        for logical_id in resources.keys() - inline
+        for key in names_in(resources[logical_id])
+    }
+    assert named == set(NAMED.items())
+
+
+@pytest.mark.parametrize("stack_name", ["a", STACKSET, LONGEST], ids=["short", "StackSet", "128"])
+def test_every_text_fits_whatever_the_stacks_name(stack_name: str) -> None:
+    """Each property's length and pattern are those of CloudFormation's own schemas (cfn-lint)."""
+    assert len(LONGEST) == 128
+    stack, checked = Stack(name=stack_name), set()
+    for logical_id, resource in stack.resources.items():
+        if resource["Type"].startswith("AWS::Serverless::"):
+            continue
+        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(stack.region, resource["Type"]).schema
+        for key, value in resource.get("Properties", {}).items():
+            rule = schema["properties"][key]
+            if isinstance(value, str) and "maxLength" in rule:
+                assert len(value) <= rule["maxLength"], f"{logical_id}.{key}"
+                assert re.search(rule.get("pattern", ""), value), f"{logical_id}.{key}"
+                checked.add((logical_id, key))
+    assert NAMED.items() <= checked
+
+
+def test_two_stacks_do_not_share_a_name() -> None:
+    one, two = (Stack(name=name) for name in ("one", "two"))
+    for logical_id, key in NAMED.items():
+        names = {s.resources[logical_id]["Properties"][key] for s in (one, two)}
+        assert len(names) == 2, logical_id
+    # Of two ids that share any one part, too: they are of version 1, whose last part is the host's.
+    ids = ["201c12d0-0721-11ee-b056-02bec084ce62", "5e4b5ff0-4d8d-11ec-9f3e-02bec084ce62"]
+    groups = set()
+    for stack_id in ids:
+        with mock.patch.object(Stack, "stack_id", f"arn:aws:cloudformation:r:1:stack/s/{stack_id}"):
+            groups.add(Stack().environment["SCHEDULE_GROUP"])
+    assert groups == {f"retry-run-task-{stack_id.replace('-', '')}" for stack_id in ids}
+
+
+def test_a_replays_name_fits_whatever_the_stacks_name() -> None:
+    stack = Stack(name=LONGEST)
+    text = json.dumps([stack.resources, stack.outputs])
+    names = re.findall(r"--replay-name (\S*?\$\(date \+%s\)\S*) --", text)
+    assert len(names) == text.count("start-replay --") == 3  # two messages and an output
+    for name in names:
+        # StartReplay, API reference: up to 64 of these characters.
+        assert re.fullmatch(r"[.\-_A-Za-z0-9]{1,64}", name.replace("$(date +%s)", "1" * 10))
+
+
+@pytest.mark.parametrize("replay", [{}, {"replay-name": "r" * 64}], ids=["attempt", "replay"])
+def test_a_schedules_name_fits_whatever_origin_the_function_takes(replay: dict[str, str]) -> None:
+    event = load_event("launched.second-attempt") | replay
+    parameters = event["detail"]["requestParameters"]
+    tags = {tag["key"]: tag for tag in parameters["tags"]}
+    tags["retry-run-task:attempt"]["value"] = "999998/999999"  # the longest
+    origin = tags["retry-run-task:origin"]
+    uuid = origin["value"]
+    with World(Stack(), NOW) as world:
+        for length in range(len(uuid), 65):
+            origin["value"] = uuid.ljust(length, "a")
+            parameters["clientToken"] = f"{origin['value']}-999998"
+            assert world.call_handler(event)["outcome"] in ("SCHEDULED", "NOT_REPLAYABLE")
+        names = [schedule["Name"] for schedule in world.schedules()]
+    assert any(name.startswith(uuid) for name in names)
+    for name in names:
+        assert re.fullmatch("[0-9a-zA-Z-_.]{1,64}", name)  # CreateSchedule, API reference
 
 
 # What depends on what.
@@ -167,6 +269,8 @@ def references(node: Any) -> Iterator[str]:
                 yield name
             case "Fn::Sub", str():
                 yield from re.findall(r"\$\{([\w:]+)", argument)
+            case "Fn::Sub", [text, variables]:
+                yield from set(re.findall(r"\$\{([\w:]+)", text)) - variables.keys()
 
 
 def in_order(resources: dict[str, Any]) -> list[str]:
@@ -187,6 +291,79 @@ def test_no_resource_waits_for_itself(resources: dict[str, Any]) -> None:
     circle = {"SchedulerRole": resources["SchedulerRole"] | {"Has": resources["SchedulerPolicy"]}}
     with pytest.raises(CycleError):
         in_order(resources | circle)
+
+
+# What `sam publish` takes, and which version it is.
+
+
+def test_sam_publish_takes_the_applications_metadata(stack: Stack) -> None:
+    application = stack.source["Metadata"]["AWS::ServerlessRepo::Application"]
+    # CreateApplication, API reference of the Serverless Application Repository.
+    assert re.fullmatch("[a-z0-9](([a-z0-9]|-(?!-))*[a-z0-9])?", application["Author"])
+    assert len(application["Author"]) <= 127
+    assert re.fullmatch("[a-zA-Z0-9-]{1,140}", application["Name"])
+    assert 1 <= len(application["Description"]) <= 256
+    assert 1 <= len(application["Labels"]) <= 10
+    assert all(re.fullmatch("[a-zA-Z0-9+_:/@-]{1,127}", label) for label in application["Labels"])
+    # `sam package` uploads these files.
+    assert all((ROOT / application[file]).is_file() for file in ("LicenseUrl", "ReadmeUrl"))
+
+
+def test_output_project_and_metadata_have_one_version(stack: Stack) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    application = stack.source["Metadata"]["AWS::ServerlessRepo::Application"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert stack.outputs["Version"]["Value"] == project["version"]
+    assert application["SemanticVersion"] == project["version"]
+
+
+# GovCloud and China, where AWS's SSM parameter for the Powertools layer does not exist.
+
+
+def test_no_parameter_is_fetched_by_cloudformation_before_it_is_needed(stack: Stack) -> None:
+    types = {spec["Type"] for spec in stack.source["Parameters"].values()}
+    assert types == {"String", "Number", "CommaDelimitedList"}
+
+
+@pytest.mark.parametrize(
+    ("given", "layer"),
+    [
+        ({}, "{{resolve:ssm:/aws/service/powertools/python/arm64/python3.13/latest}}"),
+        ({"PowertoolsLayer": "/my/layer:7"}, "{{resolve:ssm:/my/layer:7}}"),
+    ],
+)
+def test_the_layer_is_looked_up_in_the_ssm_parameter(given: dict[str, str], layer: str) -> None:
+    assert Stack(given).function["Layers"] == [layer]
+
+
+LAYER = "lambda:us-gov-west-1:123456789012:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:27"
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-us-gov", "aws-cn", "aws-eusc", "aws-iso-b"])
+def test_a_layers_arn_wins_and_no_ssm_parameter_is_resolved(partition: str) -> None:
+    arn = f"arn:{partition}:{LAYER}"
+    stack = Stack({"PowertoolsLayerArn": arn, "PowertoolsLayer": "/none"}, partition=partition)
+    assert stack.function["Layers"] == [arn]
+    text = json.dumps([stack.resources, stack.outputs])
+    assert "resolve:" not in text
+    assert set(re.findall("arn:([a-z-]*):", text)) == {partition}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"PowertoolsLayer": "powertools"},
+        {"PowertoolsLayer": "/layer}}"},
+        {"PowertoolsLayer": "/layer:latest"},
+        {"PowertoolsLayer": f"arn:aws:{LAYER}"},
+        {"PowertoolsLayerArn": f"arn:aws:{LAYER}".rpartition(":")[0]},  # without its version
+        {"PowertoolsLayerArn": f" arn:aws:{LAYER}"},
+        {"PowertoolsLayerArn": "/aws/service/powertools"},
+    ],
+)
+def test_what_is_neither_a_name_nor_the_arn_of_a_layer_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(BadParameter):
+        Stack(given)
 
 
 def test_every_combination_of_the_conditions_resolves(stack: Stack) -> None:
@@ -224,6 +401,7 @@ UNKNOWN_TO_MOTO = {
     "AWS::CloudWatch::Alarm",
     "AWS::Events::EventBusPolicy",
     "AWS::Lambda::EventInvokeConfig",
+    "AWS::Logs::QueryDefinition",
     "AWS::SNS::Subscription",
     "AWS::SNS::TopicPolicy",
     "AWS::SQS::QueuePolicy",
@@ -237,12 +415,13 @@ def adapted(translated: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(translated).replace(
         '{"Ref": "OutcomeBus"}', '{"Fn::GetAtt": ["OutcomeBus", "Name"]}'
     )
+    text = text.replace("{{resolve:ssm:${PowertoolsLayer}}}", "${PowertoolsLayer}")
     template: dict[str, Any] = json.loads(text)
     # An archive's pattern has to be a string.
     archive = template["Resources"]["DeadLetterArchive"]["Properties"]
     archive["EventPattern"] = json.dumps(archive["EventPattern"])
-    # The default is looked up even where another value is given, and names under /aws are refused.
-    template["Parameters"]["PowertoolsLayer"]["Default"] = "/layer"
+    # Dynamic references are not resolved: the fixture's layer stands in for what they would give.
+    template["Parameters"]["PowertoolsLayer"]["Default"] = SWITCHES["PowertoolsLayerArn"]
     for resource in template["Resources"].values():
         if resource["Type"] not in get_model_map():
             resource["Type"] = "AWS::Logs::LogGroup"
@@ -267,7 +446,7 @@ def what_is_there() -> dict[str, list[Any]]:
 
 @pytest.fixture
 def account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An account with the code in a bucket, and a layer whose ARN is in a parameter."""
+    """An account with the code in a bucket, and a layer."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", stack.region)
     with mock_aws():
         s3, here = boto3.client("s3"), {"LocationConstraint": stack.region}
@@ -276,8 +455,7 @@ def account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         layer = boto3.client("lambda").publish_layer_version(
             LayerName="powertools", Content={"ZipFile": b"code"}
         )
-        arn = layer["LayerVersionArn"]
-        boto3.client("ssm").put_parameter(Name="/layer", Value=arn, Type="String")
+        assert layer["LayerVersionArn"] == SWITCHES["PowertoolsLayerArn"]
         yield
 
 

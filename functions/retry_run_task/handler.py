@@ -1,5 +1,6 @@
 """Lambda's entry: read, decide, act, and report what came of it."""
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 logger = Logger(service="retry-run-task")
 metrics = Metrics(namespace="RetryRunTask", service="retry-run-task")
+# With the JSON log format, Lambda's own logger also writes what botocore says at level INFO.
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 # How many spent tokens one invocation passes: those of two full budgets, or 40 s of ECS's answers.
 # Only the replay of an old dead letter, whose later attempts had failed as well, meets so many.

@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rehearsal.uncached import keep_clean
+
 ROOT = Path(__file__).parents[2]
+keep_clean(ROOT / "functions")  # before the first module of it is imported
 EVENTS = ROOT / "events"
 
 # <verdict>.<situation>; definitions/ holds the rules and schedules that made the calls.

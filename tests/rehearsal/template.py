@@ -1,6 +1,7 @@
 """template.yaml as CloudFormation would resolve it for some parameters, without a deployment."""
 
 import re
+import uuid
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -63,6 +64,12 @@ class Stack:
             if "Condition" not in resource or self._condition(resource["Condition"])
         }
         self.outputs: dict[str, Any] = self._resolve(self.source["Outputs"])
+
+    @property
+    def stack_id(self) -> str:
+        """The same in every run, unlike CloudFormation's, for the README shows names made of it."""
+        home = f"arn:{self.partition}:cloudformation:{self.region}:{self.account}:stack/{self.name}"
+        return f"{home}/{uuid.uuid5(uuid.NAMESPACE_URL, home)}"
 
     @property
     def function(self) -> dict[str, Any]:
@@ -130,9 +137,17 @@ class Stack:
                 parts = argument if isinstance(argument, list) else argument.split(".", 1)
                 return self.attribute(*parts)
             case "Fn::Sub":
-                return re.sub(r"\$\{([^!}]+)\}", lambda m: self._substitute(m[1]), argument)
+                text, variables = argument if isinstance(argument, list) else (argument, {})
+                own = {name: str(value) for name, value in self._resolve(variables).items()}
+                return re.sub(
+                    r"\$\{([^!}]+)\}", lambda m: own.get(m[1]) or self._substitute(m[1]), text
+                )
             case "Fn::Join":
                 return argument[0].join(map(str, self._resolve(argument[1])))
+            case "Fn::Split":
+                return self._resolve(argument[1]).split(argument[0])
+            case "Fn::Select":
+                return self._resolve(argument[1])[int(argument[0])]
             case "Fn::If":
                 return self._resolve(argument[1 if self._condition(argument[0]) else 2])
         raise NotImplementedError(f"the rehearsal does not resolve {function}")
@@ -146,6 +161,7 @@ class Stack:
             "AWS::Region": self.region,
             "AWS::Partition": self.partition,
             "AWS::StackName": self.name,
+            "AWS::StackId": self.stack_id,
             "AWS::NoValue": _NO_VALUE,
         }
         if name in pseudo:
@@ -171,7 +187,8 @@ class Stack:
         )
 
     def _physical_name(self, logical_id: str) -> str:
-        given = self._source(logical_id).get("Properties", {}).get("Name")
+        properties = self._source(logical_id).get("Properties", {})
+        given = properties.get("ArchiveName") or properties.get("Name")
         return str(self._resolve(given)) if given else f"{self.name}-{logical_id}"
 
     def _source(self, logical_id: str) -> dict[str, Any]:
@@ -210,7 +227,9 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _parameter(name: str, spec: Mapping[str, Any], text: str) -> str | list[str]:
-    values = text.split(",") if spec["Type"] == "CommaDelimitedList" else [text]
+    # CloudFormation trims the elements of a list (user guide, "Parameters").
+    is_list = spec["Type"] == "CommaDelimitedList"
+    values = [value.strip() for value in text.split(",")] if is_list else [text]
     for value in values:
         allowed = list(map(str, spec.get("AllowedValues", [value])))
         if value not in allowed:
@@ -225,4 +244,4 @@ def _parameter(name: str, spec: Mapping[str, Any], text: str) -> str | list[str]
             raise BadParameter(
                 f"{name} is {value!r}, which does not match {spec['AllowedPattern']}"
             )
-    return values if spec["Type"] == "CommaDelimitedList" else text
+    return values if is_list else text

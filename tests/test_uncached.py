@@ -1,0 +1,54 @@
+"""`sam deploy` after a desk command ships what is in git: nothing compiled is beside the code."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rehearsal import ROOT
+
+DESK = {
+    "uv run rehearse": ["-m", "rehearsal.cli", "events/launched.fargate-capacity-rule.json"],
+    "uv run bench": ["-m", "rehearsal.bench", "--runs", "1", "--jobs", "1"],
+    "uv run pytest": ["-m", "pytest", "tests/test_backoff.py", "tests/test_handler.py"],
+    "coverage run": ["-m", "coverage", "run", "-m", "pytest", "tests/test_backoff.py"],
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what the desk commands need, without what other commands left in it."""
+    for name in ("functions", "tests", "events"):
+        left = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=left)
+    for name in ("template.yaml", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", DESK)
+def test_a_desk_command_leaves_nothing_beside_the_deployed_code(
+    command: str, project: Path
+) -> None:
+    def files() -> set[Path]:
+        # The installed project is where a process of a test finds the code that has no PYTHONPATH.
+        return {file for root in (project, ROOT) for file in (root / "functions").rglob("*")}
+
+    before = files()
+    environment = {key: v for key, v in os.environ.items() if not key.startswith("PYTHON")}
+    path = os.pathsep.join(str(project / name) for name in ("functions", "tests"))
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, *DESK[command]],
+        cwd=project,
+        env=environment | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert files() == before
+    # Python does write compiled modules here: where it may.
+    assert list((project / "tests").rglob("__pycache__"))
