@@ -111,7 +111,7 @@ def test_a_token_that_is_spent_on_a_failure_leads_to_the_next_attempt(world: Wor
     world.deploy(Stack({"MaxAttempts": "20"}))
     outcome = world.call_handler(load_event(FARGATE))
     assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "2/20")
-    assert outcome["detail"].startswith("The attempt's token was spent on a failure. It waits")
+    assert outcome["detail"].startswith("The attempt's token was spent on a failure. Pending")
 
 
 def test_a_token_that_is_spent_on_some_of_the_tasks_leads_to_an_attempt_for_the_others() -> None:
@@ -183,7 +183,7 @@ def test_an_error_that_passes_schedules_the_next_attempt(error: ECSException, wo
     world.ecs.errors = [error] * 3
     outcome = world.call_handler(load_event(FARGATE))
     assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "2/10")
-    assert outcome["detail"].startswith(f"ECS answered with {error.code}. It waits until 2026")
+    assert outcome["detail"].startswith(f"ECS answered with {error.code}. Pending until 2026")
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=str)
@@ -260,7 +260,7 @@ def test_an_attempt_waits_in_a_schedule_that_leaves_nothing_behind(world: World)
     scheduler, group = boto3.client("scheduler"), world.stack.environment["SCHEDULE_GROUP"]
     schedule = scheduler.get_schedule(GroupName=group, Name=f"{ORIGIN}-2")
     assert (outcome["outcome"], outcome["attempt"], outcome["tasks"]) == ("SCHEDULED", "2/10", [])
-    assert outcome["detail"] == "It waits until 2026-11-23T00:02:30Z."
+    assert outcome["detail"] == "Pending until 2026-11-23T00:02:30Z."
     assert schedule["ScheduleExpression"] == "at(2026-11-23T00:02:30)"
     assert schedule["ScheduleExpressionTimezone"] == "UTC"
     assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
@@ -274,7 +274,10 @@ def test_an_attempt_waits_in_a_schedule_that_leaves_nothing_behind(world: World)
         "MaximumEventAgeInSeconds": 86400,
     }
     again = world.call_handler(load_event("launched.second-attempt"))
-    assert (again["outcome"], again["detail"]) == ("ALREADY_SCHEDULED", "Its twin waits already.")
+    assert (again["outcome"], again["detail"]) == (
+        "ALREADY_SCHEDULED",
+        "A duplicate is pending already.",
+    )
 
 
 def test_a_throttled_call_is_tried_again_with_the_same_token(world: World) -> None:

@@ -71,7 +71,7 @@ def refusal(world: World) -> str:
     assert (outcome["outcome"], outcome["attempt"]) == ("NOT_REPLAYABLE", "0/10")
     assert world.calls == []
     before = (
-        "The request can not be repeated: "
+        "The request cannot be repeated: "
         "overrides.containerOverrides[0].environment is hidden by CloudTrail, and "
     )
     detail: str = outcome["detail"]

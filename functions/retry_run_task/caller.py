@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from retry_run_task.failed_call import FailedCall
@@ -10,6 +10,11 @@ from retry_run_task.settings import Callers, Settings
 
 OURS = "retry-run-task"
 UNKNOWN = "unknown"
+
+# What rules and schedules write in front of their names in `startedBy`; they cut the whole to 36
+# characters (seen: chronos-schedule/tfg-fraud-dev-sched, of tfg-fraud-dev-sched-p2p-daily).
+RULE_PREFIX = "events-rule/"
+SCHEDULE_PREFIX = "chronos-schedule/"
 
 Sign = Literal["invoked_by", "started_by", "user_agent", "tag"]
 
@@ -29,7 +34,7 @@ class Kind:
 
     name: str
     group: Literal["SCHEDULED", "ATTENDED"]
-    signs: Mapping[Sign, str] = field(default_factory=dict)
+    signs: Mapping[Sign, str]
 
 
 # Beside each kind stands what it does with `failures`, and where that was read (2026-11). A caller
@@ -45,7 +50,7 @@ KINDS = (
         "SCHEDULED",
         {
             "invoked_by": r"events\.amazonaws\.com",
-            "started_by": "events-rule/.*",
+            "started_by": f"{RULE_PREFIX}.*",
             "user_agent": r"events\.amazonaws\.com",
         },
     ),
@@ -57,7 +62,7 @@ KINDS = (
         "SCHEDULED",
         {
             "invoked_by": r"scheduler\.amazonaws\.com",
-            "started_by": "chronos-schedule/.*",
+            "started_by": f"{SCHEDULE_PREFIX}.*",
             "user_agent": r"AmazonEventBridgeScheduler\b.*|scheduler\.amazonaws\.com",
         },
     ),
@@ -113,9 +118,6 @@ KINDS = (
 )
 GROUPS = {kind.name: kind.group for kind in KINDS}
 
-# What rules and schedules write in front of their names, which they cut to 36 characters in all.
-NAMED_BY = ("events-rule/", "chronos-schedule/")
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -148,7 +150,7 @@ def caller_of(call: FailedCall, settings: Settings) -> Caller:
         return Caller(OURS, role)
     shown: dict[Sign, tuple[str, ...]] = {
         "invoked_by": (call.invoked_by,),
-        "started_by": (_text(call.parameters.get("startedBy")),),
+        "started_by": (started_by_of(call),),
         "user_agent": (call.user_agent, *(["console.amazonaws.com"] if call.from_console else [])),
         "tag": tuple(_tags(call.parameters.get("tags"))),
     }
@@ -160,15 +162,19 @@ def caller_of(call: FailedCall, settings: Settings) -> Caller:
     return Caller(UNKNOWN, role)
 
 
+def started_by_of(call: FailedCall) -> str:
+    """The call's `startedBy`; empty without one."""
+    return _text(call.parameters.get("startedBy"))
+
+
 def job_of(call: FailedCall) -> str:
     """The job as its owner knows it: its rule's or schedule's name, else its group or family.
 
-    Names of more than 36 characters, `events-rule/` or `chronos-schedule/` included, arrive cut.
+    A long name of a rule or schedule arrives cut (see RULE_PREFIX).
     """
-    started_by = _text(call.parameters.get("startedBy"))
-    for prefix in NAMED_BY:
-        if started_by.startswith(prefix):
-            return started_by.removeprefix(prefix)
+    for prefix in (RULE_PREFIX, SCHEDULE_PREFIX):
+        if started_by_of(call).startswith(prefix):
+            return started_by_of(call).removeprefix(prefix)
     family = _text(call.parameters.get("taskDefinition")).rpartition("/")[2].partition(":")[0]
     # `family:<name>` is ECS's default group (RunTask `group`).
     return _text(call.parameters.get("group")).removeprefix("family:") or family

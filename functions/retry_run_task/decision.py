@@ -181,7 +181,7 @@ def follow(
 
 
 def _not_replayable(chain: Chain, problem: NotExact) -> Stop:
-    return Stop(chain, Outcome.NOT_REPLAYABLE, f"The request can not be repeated: {problem}.")
+    return Stop(chain, Outcome.NOT_REPLAYABLE, f"The request cannot be repeated: {problem}.")
 
 
 def _left_alone(chain: Chain, caller: Caller, settings: Settings, note: str = "") -> Stop:

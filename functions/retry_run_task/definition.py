@@ -8,16 +8,17 @@ from typing import Any
 
 from botocore.model import StructureShape
 
+from retry_run_task.caller import RULE_PREFIX, SCHEDULE_PREFIX
 from retry_run_task.failed_call import FailedCall
 from retry_run_task.request import HIDDEN, NotExact, exact
 from retry_run_task.settings import Settings
 
 # How the two services name themselves in the calls that they make: in `startedBy`, and in
-# `userIdentity.invokedBy` or, as Scheduler really does, at the beginning of `userAgent` (aws-facts,
-# section 1).
+# `userIdentity.invokedBy` or, as Scheduler really does, at the beginning of `userAgent` (a record of
+# 2024-11, which has no `invokedBy`).
 CALLERS = {
-    "events-rule/": ("rule", "events.amazonaws.com"),
-    "chronos-schedule/": ("schedule", "scheduler.amazonaws.com"),
+    RULE_PREFIX: ("rule", "events.amazonaws.com"),
+    SCHEDULE_PREFIX: ("schedule", "scheduler.amazonaws.com"),
 }
 SCHEDULERS_AGENT = "AmazonEventBridgeScheduler "
 # A `startedBy` of this length may have been cut.

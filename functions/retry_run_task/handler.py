@@ -15,7 +15,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from retry_run_task import launch as launching
 from retry_run_task import recover as recovering
 from retry_run_task import wait as waiting
-from retry_run_task.caller import Caller, caller_of, job_of
+from retry_run_task.caller import Caller, caller_of, job_of, started_by_of
 from retry_run_task.chain import MAX_BUDGET, Chain
 from retry_run_task.decision import Decision, Launch, Stop, Wait, decide, follow, give_up
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
@@ -153,12 +153,11 @@ def sentences(*parts: str) -> str:
 
 def describe(call: FailedCall, caller: Caller, end: End, now: datetime) -> dict[str, Any]:
     """The outcome as the function returns it: names and counts, no value of the user's request."""
-    started_by = call.parameters.get("startedBy")
     outcome = {
         "outcome": end.outcome,
         "time": write_time(now),
         "job": job_of(call),
-        "startedBy": started_by if isinstance(started_by, str) else None,
+        "startedBy": started_by_of(call) or None,
         "caller": {"kind": caller.kind, "role": caller.role},
         "event": call.event_id,
         "origin": end.chain.origin,

@@ -37,7 +37,7 @@ def recover(
 ) -> tuple[dict[str, Any], str]:
     """The request with its environments, and a sentence that names what was recovered.
 
-    Raises NotExact where they can not be proven or may not be looked up, and botocore's ClientError
+    Raises NotExact where they cannot be proven or looked up, and botocore's ClientError
     for whatever else AWS rejects.
     """
     cluster = settings.arn("cluster", request.get("cluster", "default"))

@@ -64,7 +64,7 @@ class Settings:
     def session_arn(self) -> str:
         """The identity of this function's own calls, as CloudTrail's `userIdentity.arn` has it.
 
-        Lambda names a role's session after the function (aws-facts: userIdentity of its calls).
+        Lambda names a role's session after the function (seen in every record of such a call).
         """
         session = f"assumed-role/{self.role_name}/{self.function_name}"
         return f"arn:{self.partition}:sts::{self.account}:{session}"

@@ -46,5 +46,5 @@ def schedule(
             },
         )
     except scheduler.exceptions.ConflictException:
-        return Outcome.ALREADY_SCHEDULED, "Its twin waits already."
-    return Outcome.SCHEDULED, f"It waits until {until}Z."
+        return Outcome.ALREADY_SCHEDULED, "A duplicate is pending already."
+    return Outcome.SCHEDULED, f"Pending until {until}Z."
