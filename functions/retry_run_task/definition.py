@@ -14,8 +14,8 @@ from retry_run_task.request import HIDDEN, NotExact, exact
 from retry_run_task.settings import Settings
 
 # How the two services name themselves in the calls that they make: in `startedBy`, and in
-# `userIdentity.invokedBy` or, as Scheduler really does, at the beginning of `userAgent` (a record of
-# 2024-11, which has no `invokedBy`).
+# `userIdentity.invokedBy` or, as Scheduler really does, at the beginning of `userAgent` (a record
+# of 2024-11, which has no `invokedBy`).
 CALLERS = {
     RULE_PREFIX: ("rule", "events.amazonaws.com"),
     SCHEDULE_PREFIX: ("schedule", "scheduler.amazonaws.com"),
