@@ -27,30 +27,30 @@ SCHEDULED = {"events-rule", "scheduler", "pipes"}
 ROWS = {
     FARGATE: "events-rule",
     "launched.fargate-capacity-scheduler": "scheduler",
-    "launched.caller-scheduler-universal-target": "scheduler",
-    "launched.caller-pipes": "pipes",
-    "left-alone.caller-step-functions-request-response": "step-functions",
-    "left-alone.caller-step-functions-sync": "step-functions",
-    "left-alone.caller-batch": "batch",
-    "left-alone.caller-airflow-operator": "airflow",
-    "left-alone.caller-airflow-executor": "airflow",
-    "left-alone.caller-dagster": "dagster",
-    "left-alone.caller-prefect": "prefect",
-    "left-alone.caller-dask": "dask",
-    "left-alone.caller-jenkins": "jenkins",
-    "left-alone.caller-sqs-runner": "sqs-runner",
-    "left-alone.caller-github-actions": "github-actions",
-    "left-alone.caller-copilot": "copilot",
-    "left-alone.caller-cli": "cli",
-    "left-alone.caller-console": "console",
-    "launched.caller-sleeper": UNKNOWN,
-    "launched.caller-ecspresso": UNKNOWN,
-    "launched.caller-ecs-deploy": UNKNOWN,
-    "launched.caller-lambda-function": UNKNOWN,
+    "launched.scheduler-universal-target": "scheduler",
+    "launched.pipes": "pipes",
+    "left-alone.step-functions-request-response": "step-functions",
+    "left-alone.step-functions": "step-functions",
+    "left-alone.batch": "batch",
+    "left-alone.airflow-operator": "airflow",
+    "left-alone.airflow-executor": "airflow",
+    "left-alone.dagster": "dagster",
+    "left-alone.prefect": "prefect",
+    "left-alone.dask": "dask",
+    "left-alone.jenkins": "jenkins",
+    "left-alone.sqs-runner": "sqs-runner",
+    "left-alone.github-actions": "github-actions",
+    "left-alone.copilot": "copilot",
+    "left-alone.cli": "cli",
+    "left-alone.console": "console",
+    "launched.sleeper": UNKNOWN,
+    "launched.ecspresso": UNKNOWN,
+    "launched.ecs-deploy": UNKNOWN,
+    "launched.lambda-function": UNKNOWN,
 }
 OPTED_IN = {
-    "launched.caller-step-functions-opted-in": "step-functions",
-    "launched.caller-cli-opted-in": "cli",
+    "launched.step-functions-opted-in": "step-functions",
+    "launched.cli-opted-in": "cli",
 }
 
 
@@ -106,8 +106,8 @@ def test_a_stack_for_all_retries_everybody(name: str) -> None:
 
 def test_every_kind_has_an_event_file_and_every_file_of_a_caller_is_tested() -> None:
     assert set(ROWS.values()) == GROUPS.keys() | {UNKNOWN}
-    of_callers = {name for name in EVENT_NAMES if ".caller-" in name}
-    assert of_callers <= ROWS.keys() | OPTED_IN.keys()
+    left_alone = {name for name in EVENT_NAMES if name.startswith("left-alone.")}
+    assert left_alone <= ROWS.keys() | {PARTIAL}
 
 
 OWN_CALLS = (
@@ -131,7 +131,7 @@ def test_a_chain_that_has_begun_goes_on_where_callers_is_narrowed_meanwhile() ->
     # The attempt was throttled, so that no event shows it as a call of ours.
     with World(Stack(), NOW) as world:
         world.ecs.errors = [ECSException("ThrottlingException", "Rate exceeded")] * 3
-        world.begin(load_event("launched.caller-ecspresso"))
+        world.begin(load_event("launched.ecspresso"))
         while not world.outcomes:
             world.step()
         world.deploy(Stack({"Callers": "SCHEDULED"}))
@@ -166,7 +166,7 @@ def test_the_jobs_own_tag_opts_in_and_out_whoever_the_caller_is(
 @pytest.mark.parametrize("value", ["", "-1", "101", "yes"])
 def test_an_unreadable_tag_opts_neither_in_nor_out(value: str) -> None:
     with World(Stack(), NOW) as world:
-        left = world.call_handler(tagged("left-alone.caller-cli", value))
+        left = world.call_handler(tagged("left-alone.cli", value))
         taken = world.call_handler(tagged(FARGATE, value))
     assert (left["outcome"], taken["outcome"]) == ("LEFT_ALONE", "LAUNCHED")
     for outcome in (left, taken):
@@ -180,7 +180,7 @@ def test_an_unreadable_tag_opts_neither_in_nor_out(value: str) -> None:
 def test_a_caller_that_sees_failures_is_left_alone_even_if_its_request_cannot_be_read(
     parameters: dict[str, Any],
 ) -> None:
-    event = load_event("left-alone.caller-cli")
+    event = load_event("left-alone.cli")
     event["detail"]["requestParameters"].update(parameters)
     with World(Stack(), NOW) as world:
         assert world.call_handler(event)["outcome"] == "LEFT_ALONE"

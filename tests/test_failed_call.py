@@ -152,7 +152,7 @@ def test_a_failure_without_a_reason_still_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["launched.second-attempt", "left-alone.partial-placement", "left-alone.caller-console"]
+    "name", ["launched.second-attempt", "left-alone.partial-placement", "left-alone.console"]
 )
 def test_a_due_attempt_is_read_as_it_was_written(name: str) -> None:
     call = read(load_event(name))

@@ -1,5 +1,6 @@
 """The handler against moto's ECS with scarce capacity: what it asks, answers, logs and measures."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -73,6 +74,20 @@ def test_a_launched_task_has_the_callers_overrides_and_our_tags(world: World) ->
         "retry-run-task:origin": ORIGIN,
         "retry-run-task:since": "2026-11-23T00:00:04Z",
     }
+
+
+@pytest.mark.parametrize("name", ["launched.every-parameter", "launched.command-unicode-long"])
+def test_each_parameter_and_each_character_arrives_as_the_caller_sent_it(
+    name: str, world: World
+) -> None:
+    event = load_event(name)
+    asked = copy.deepcopy(event["detail"]["requestParameters"])
+    assert world.call_handler(event)["outcome"] == "LAUNCHED"
+    (sent,) = world.calls
+    theirs = [tag for tag in sent["tags"] if not tag["key"].startswith("retry-run-task:")]
+    assert theirs == asked.pop("tags", [])
+    asked.pop("referenceId", None)
+    assert {k: v for k, v in sent.items() if k not in ("tags", "clientToken")} == asked
 
 
 def test_a_failure_is_told_with_the_reasons_of_both_calls(world: World) -> None:
