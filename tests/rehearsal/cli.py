@@ -36,8 +36,7 @@ exit status:
   0  the job was launched (with --storm: all jobs, under each policy)
   1  it ended as a dead letter (with --storm: at least one)
   2  bad input
-  3  it was left alone: the rule does not match the event, its caller is not the stack's to retry,
-     or the job opted out
+  3  it was left alone: the rule does not match the event, or it came to LEFT_ALONE or OPTED_OUT
 """
 
 # Up to ten minutes may pass before an event is in the archive (aws-facts, section 3).
