@@ -138,7 +138,7 @@ def test_a_chain_that_has_begun_goes_on_where_callers_is_narrowed_meanwhile() ->
         world.run()
     assert [outcome["outcome"] for outcome in world.outcomes] == ["SCHEDULED", "LAUNCHED"]
     kinds = [outcome["caller"]["kind"] for outcome in world.outcomes]
-    assert kinds == [UNKNOWN, OURS]
+    assert kinds == [UNKNOWN, UNKNOWN]  # who made the call that both are about
 
 
 # The tag wins over Callers, either way.
@@ -184,6 +184,15 @@ def test_a_caller_that_sees_failures_is_left_alone_even_if_its_request_cannot_be
     event["detail"]["requestParameters"].update(parameters)
     with World(Stack(), NOW) as world:
         assert world.call_handler(event)["outcome"] == "LEFT_ALONE"
+
+
+def test_a_job_whose_tags_cannot_be_read_is_told_so_and_not_to_add_one() -> None:
+    event = tagged("left-alone.cli", "5")
+    event["detail"]["requestParameters"]["tags"].append({"key": "x", "value": 7})
+    with World(Stack(), NOW) as world:
+        outcome = world.call_handler(event)
+    assert outcome["outcome"] == "LEFT_ALONE"
+    assert "Its tags cannot be read: tags[1].value is not of type string." in outcome["detail"]
 
 
 def test_opting_in_widens_neither_clusters_nor_partial_placement() -> None:
@@ -236,6 +245,11 @@ def all_of(*changes: Callable[[Any], object]) -> Callable[[Any], object]:
     return lambda detail: [change(detail) for change in changes]
 
 
+def tag(text: str) -> Callable[[Any], object]:
+    key, _, value = text.partition("=")
+    return asked(tags=[{"key": "team", "value": "x"}, {"key": key, "value": value}])
+
+
 DAGSTER = [{"key": "dagster/run-id", "value": "x"}]
 BY_NOBODY = all_of(service(None), agent("Boto3/1.40.1"), asked(startedBy=None, tags=[]))
 CLI = agent("aws-cli/2.22.4 md/command#ecs.run-task")
@@ -269,7 +283,14 @@ CLI = agent("aws-cli/2.22.4 md/command#ecs.run-task")
         (all_of(BY_NOBODY, agent("AmazonEventBridgeScheduler aws-sdk-java/2.28")), "scheduler"),
         (all_of(BY_NOBODY, service("scheduler.amazonaws.com")), "scheduler"),
         (all_of(BY_NOBODY, agent("scheduler.amazonaws.com")), "scheduler"),
+        # A user agent wins over tags.
+        (all_of(BY_NOBODY, CLI, asked(tags=DAGSTER)), "cli"),
         # What is only like a sign is none.
+        (all_of(BY_NOBODY, agent("Boto3/1.40.1 NotAirflow/2.10")), UNKNOWN),
+        (all_of(BY_NOBODY, agent("AmazonEventBridgeSchedulerLike x")), UNKNOWN),
+        (all_of(BY_NOBODY, agent("my-aws-copilot/1")), UNKNOWN),
+        (all_of(BY_NOBODY, tag("jenkins.other=x")), UNKNOWN),
+        (all_of(BY_NOBODY, asked(startedBy="events-rule/line\nbreak")), "events-rule"),
         (all_of(BY_NOBODY, agent("NotAmazonEventBridgeScheduler x")), UNKNOWN),
         (all_of(BY_NOBODY, agent("my-aws-cli/1")), UNKNOWN),
         (all_of(BY_NOBODY, asked(startedBy="AWS Step Functions Express")), UNKNOWN),
@@ -288,6 +309,10 @@ CLI = agent("aws-cli/2.22.4 md/command#ecs.run-task")
         (all_of(BY_NOBODY, asked(tags={"dagster/run-id": "x"})), UNKNOWN),
         (all_of(BY_NOBODY, lambda d: d.update(userIdentity=None, userAgent=None)), UNKNOWN),
         (
+            all_of(BY_NOBODY, lambda d: d.update(userIdentity=["aws"], userAgent=["aws-cli/2"])),
+            UNKNOWN,
+        ),
+        (
             all_of(BY_NOBODY, lambda d: d["userIdentity"].update(sessionContext=[])),
             UNKNOWN,
         ),
@@ -299,8 +324,10 @@ def test_the_stronger_sign_wins(
     assert kind(settings, FARGATE, change) == expected
 
 
-def test_a_user_agent_never_proves_that_a_call_is_ours(settings: Settings) -> None:
+def test_only_role_and_session_together_prove_that_a_call_is_ours(settings: Settings) -> None:
     ours = settings.session_arn
+    agent_of_ours = call("launched.second-attempt").user_agent
+    assert caller_of(replace(call(FARGATE), user_agent=agent_of_ours), settings).kind != OURS
     for arn in (
         f"{ours}x",
         ours.replace("123456789012", "999999999999"),
@@ -312,10 +339,68 @@ def test_a_user_agent_never_proves_that_a_call_is_ours(settings: Settings) -> No
     assert caller_of(replace(call(FARGATE), caller_arn=ours), settings).kind == OURS
 
 
-def test_each_kind_has_a_sign_that_is_read() -> None:
-    for kind in KINDS:
-        assert kind.signs
-        assert kind.signs.keys() <= set(SIGNS)
+def started_by(text: str) -> Callable[[Any], object]:
+    return asked(startedBy=text)
+
+
+# Each sign by itself, as it is seen; the user agents of SDKs have it at either end.
+SIGNS_SEEN = (
+    ("events-rule", "invoked_by", "events.amazonaws.com"),
+    ("events-rule", "started_by", "events-rule/nightly"),
+    ("events-rule", "user_agent", "events.amazonaws.com"),
+    ("scheduler", "invoked_by", "scheduler.amazonaws.com"),
+    ("scheduler", "started_by", "chronos-schedule/nightly"),
+    ("scheduler", "user_agent", "AmazonEventBridgeScheduler aws-sdk-java/2.28.29 md/io#async"),
+    ("scheduler", "user_agent", "scheduler.amazonaws.com"),
+    ("pipes", "invoked_by", "pipes.amazonaws.com"),
+    ("step-functions", "invoked_by", "states.amazonaws.com"),
+    ("step-functions", "started_by", "AWS Step Functions"),
+    ("batch", "invoked_by", "batch.amazonaws.com"),
+    ("batch", "tag", "aws:batch:job-queue=nightly"),
+    ("airflow", "user_agent", "Boto3/1.40.1 md/Botocore#1.40.1 Airflow/2.10.3 EcsHook/1"),
+    ("dagster", "tag", "dagster/run-id=1"),
+    ("prefect", "tag", "prefect.io/flow-run-name=otter"),
+    ("dask", "tag", "createdBy=dask-cloudprovider"),
+    ("jenkins", "tag", "jenkins.label=maven"),
+    ("jenkins", "tag", "jenkins.templatename=maven-large"),
+    ("sqs-runner", "started_by", "arn:aws:sqs:eu-west-1:123456789012:photos"),
+    ("github-actions", "started_by", "GitHub-Actions"),
+    (
+        "github-actions",
+        "user_agent",
+        "amazon-ecs-deploy-task-definition-for-github-actions aws-sdk-js/3.700.0",
+    ),
+    (
+        "github-actions",
+        "user_agent",
+        "aws-sdk-js/3.700.0 amazon-ecs-deploy-task-definition-for-github-actions",
+    ),
+    ("copilot", "started_by", "copilot-task"),
+    ("copilot", "user_agent", "aws-copilot/v1.34.0 (darwin)"),
+    ("copilot", "user_agent", "aws-sdk-go/1.55.5 (go1.22.5) aws-copilot/v1.34.0 (darwin)"),
+    ("cli", "user_agent", "aws-cli/2.22.4 md/command#ecs.run-task"),
+    ("console", "user_agent", "console.amazonaws.com"),
+    ("console", "user_agent", "signin.amazonaws.com"),
+)
+SHOWN: dict[str, Callable[[Any], Callable[[Any], object]]] = {
+    "invoked_by": service,
+    "started_by": started_by,
+    "user_agent": agent,
+    "tag": tag,
+}
+
+
+@pytest.mark.parametrize(("name", "sign", "value"), SIGNS_SEEN)
+def test_each_sign_is_enough_by_itself(
+    name: str, sign: str, value: str, settings: Settings
+) -> None:
+    assert kind(settings, FARGATE, all_of(BY_NOBODY, SHOWN[sign](value))) == name
+
+
+def test_each_sign_of_each_kind_is_tested_by_itself() -> None:
+    read = {(kind.name, sign) for kind in KINDS for sign in kind.signs}
+    assert read == {(name, sign) for name, sign, _ in SIGNS_SEEN}
+    assert {sign for _, sign in read} == set(SIGNS)
 
 
 # The job as its owner knows it.
@@ -330,7 +415,8 @@ def test_each_kind_has_a_sign_that_is_read() -> None:
         (asked(startedBy=None, group="nightly"), "nightly"),
         (asked(startedBy=None, group="family:backfill"), "backfill"),
         (asked(startedBy=None, group=7), "nightly-report"),
-        (asked(startedBy=None, taskDefinition="weekly"), "weekly"),
+        (asked(startedBy=None, taskDefinition="weekly", group=None), "weekly"),
+        (asked(startedBy=None, group=None), "nightly-report"),
         (asked(startedBy=None, taskDefinition=None), ""),
     ],
 )

@@ -491,7 +491,7 @@ def followed(
         caller, due = caller_of(call, settings), replace(progress, due=True)
         launch = decide(call, caller, due, settings, NOW, run_task)
         assert isinstance(launch, Launch)
-        return follow(call, progress, launch.request, settings, spent=spent)
+        return follow(call, progress, launch.request, spent=spent)
 
     return follow_call
 

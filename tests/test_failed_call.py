@@ -105,6 +105,10 @@ def test_an_invocation_of_nothing_is_refused(payload: object) -> None:
         (lambda e: e.update({"retry-run-task:due": {}}), "due.unspent is neither true nor false"),
         (lambda e: e.update({"retry-run-task:due": {"unspent": None}}), "is neither true"),
         (lambda e: e.update({"retry-run-task:due": {"unspent": 1}}), "is neither true"),
+        (
+            lambda e: e.update({"retry-run-task:due": {"unspent": True, "begun": 1}}),
+            "due.begun is neither true nor false",
+        ),
         (lambda e: e["detail"].update(eventTime="yesterday"), "detail.eventTime is not a time"),
         (lambda e: e["detail"].update(eventTime="2026-13-01T00:00:00Z"), "detail.eventTime is not"),
     ],
@@ -156,7 +160,7 @@ def test_a_failure_without_a_reason_still_is_one() -> None:
 )
 def test_a_due_attempt_is_read_as_it_was_written(name: str) -> None:
     call = read(load_event(name))
-    due = Progress(due=True, unspent=True, replay_name="monday")
+    due = Progress(due=True, begun=True, unspent=True, replay_name="monday")
     payload = wrap(write_failed_call(call, "123456789012", "eu-west-1"), due)
     written = json.loads(json.dumps(payload))
     assert (read(written), progress(written)) == (call, due)

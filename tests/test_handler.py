@@ -98,6 +98,38 @@ def test_a_failure_is_told_with_the_reasons_of_both_calls(world: World) -> None:
     assert outcome["detail"] == "ECS answered: RESOURCE:CPU."
 
 
+def test_an_attempt_that_placed_some_tasks_says_which() -> None:
+    event = load_event("left-alone.partial-placement")
+    event["detail"]["responseElements"]["tasks"] = []
+    with World(Stack(), NOW, at_most=2) as world:
+        outcome = world.call_handler(event)
+    assert (outcome["outcome"], outcome["tasks"]) == ("FAILED_AGAIN", world.ecs.tasks)
+    assert len(world.ecs.tasks) == 2
+
+
+def test_what_the_call_does_not_show_is_null_or_the_default(world: World) -> None:
+    event = load_event(FARGATE)
+    del event["detail"]["userIdentity"]["sessionContext"]
+    for name in ("startedBy", "cluster"):
+        del event["detail"]["requestParameters"][name]
+    outcome = world.call_handler(event)
+    assert outcome["caller"] == {"kind": "events-rule", "role": None}
+    assert (outcome["startedBy"], outcome["cluster"]) == (None, "default")
+
+
+@pytest.mark.parametrize("name", [FARGATE, "launched.second-attempt"])
+def test_a_budget_that_cannot_be_read_is_reported_with_every_outcome(
+    name: str, world: World
+) -> None:
+    event = load_event(name)
+    tag = {"key": "retry-run-task:max-attempts", "value": "many"}
+    event["detail"]["requestParameters"]["tags"].append(tag)
+    world.ecs.failures = 1
+    outcome = world.call_handler(event)
+    assert outcome["outcome"] == ("FAILED_AGAIN" if name == FARGATE else "SCHEDULED")
+    assert "max-attempts is not a whole number" in outcome["detail"]
+
+
 def test_a_dead_letter_is_told_without_asking_ecs(world: World) -> None:
     outcome = world.call_handler(load_event("exhausted.last-attempt"))
     assert (outcome["outcome"], outcome["attempt"]) == ("EXHAUSTED", "10/10")
@@ -177,9 +209,10 @@ def test_a_partly_placed_attempt_is_continued_until_every_task_runs() -> None:
     assert (len(world.tasks), world.missing) == (5, 0)
 
 
+@pytest.mark.parametrize("message", ["no", "Rate exceeded", "RequestLimitExceeded"])
 @pytest.mark.parametrize("code", ["AccessDeniedException", "ClusterNotFoundException"])
-def test_what_ecs_rejects_escapes(code: str, world: World) -> None:
-    world.ecs.errors = [ECSException(code, "no")]
+def test_what_ecs_rejects_escapes_whatever_it_says(code: str, message: str, world: World) -> None:
+    world.ecs.errors = [ECSException(code, message)]
     with pytest.raises(ClientError, match=code):
         world.call_handler(load_event(FARGATE))
 
@@ -190,6 +223,8 @@ TRANSIENT = [
     ECSException("ClientException", "Tasks provisioning capacity limit exceeded."),
     ECSException("InvalidParameterException", "Rate exceeded (ErrorCode: Throttling)"),
     ECSException("InvalidParameterException", "EC2 said RequestLimitExceeded, sorry"),
+    ECSException("Throttling", "slow down"),
+    ECSException("RequestLimitExceeded", "slow down"),
 ]
 
 

@@ -14,6 +14,7 @@ from moto.ecs.exceptions import ECSException
 from conftest import NOW
 from rehearsal import EVENTS, load_definitions, load_event
 from rehearsal.cli import main
+from rehearsal.ecs import ConflictException
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import handler as function
@@ -378,7 +379,7 @@ def test_a_schedule_is_recognised_in_the_shape_that_was_assumed_before_as_well()
 @BOTH
 def test_a_definition_of_another_role_did_not_make_the_call(name: str) -> None:
     world = called(name, lambda detail: issuer_of(detail).update(arn=ANOTHER_ROLE))
-    assert refusal(world) == GONE
+    assert refusal(world).startswith("its caller's role is not that of the ")
 
 
 @pytest.mark.parametrize(
@@ -387,20 +388,34 @@ def test_a_definition_of_another_role_did_not_make_the_call(name: str) -> None:
         lambda detail: detail["userIdentity"].pop("sessionContext"),
         lambda detail: detail.update(userAgent="Boto3/1.40.1"),
         lambda detail: detail.update(userAgent="AmazonEventBridgeSchedulerLike x"),
+        # It says nothing of a rule.
+        lambda detail: detail["requestParameters"].update(startedBy="events-rule/nightly-report"),
     ],
 )
 def test_a_user_agent_counts_only_where_the_role_can_be_compared(change: Change) -> None:
     assert refusal(called(SCHEDULE, change)) == NO_DEFINITION
 
 
-def test_of_two_schedules_the_role_shows_which_one_made_the_call() -> None:
+@pytest.mark.parametrize("value", ["EUR", "USD"])
+def test_the_role_does_not_choose_between_schedules_because_later_attempts_do_not_show_it(
+    value: str,
+) -> None:
+    # With the right one gone after attempt 1, attempt 2 would start with the other's environment.
     definitions, sibling = load_definitions(SCHEDULE), load_definitions(SCHEDULE)
-    container_of(lambda c: c["environment"][0].update(value="USD"))(sibling)
+    container_of(lambda c: c["environment"][0].update(value=value))(sibling)
     target_of(sibling)["RoleArn"] = ANOTHER_ROLE
     sibling["Schedules"][0].update(Name="nightly-report-in-the-north")
     definitions["Schedules"] += sibling["Schedules"]
-    world = replayed(SCHEDULE, definitions)
-    assert world.calls[0]["overrides"]["containerOverrides"][0]["environment"] == ENVIRONMENT
+    with World(Stack(), NOW, failures=1, definitions=definitions) as world:
+        world.begin(load_event(SCHEDULE))
+        while not world.outcomes:
+            world.step()
+        (right, _) = definitions["Schedules"]
+        boto3.client("scheduler").delete_schedule(Name=right["Name"], GroupName=right["GroupName"])
+        world.run()
+    sent = [call["overrides"]["containerOverrides"][0]["environment"] for call in world.calls]
+    assert sent == ([ENVIRONMENT] * 2 if value == "EUR" else [])
+    assert world.outcomes[-1]["outcome"] == ("LAUNCHED" if value == "EUR" else "NOT_REPLAYABLE")
 
 
 def test_a_service_is_known_by_its_address_as_well() -> None:
@@ -516,6 +531,7 @@ def everything_else(world: World) -> Iterator[str]:
         [],
         [ECSException("ServerException", "oops")],
         [ECSException("ThrottlingException", "Rate exceeded")] * 3,
+        [ConflictException([])],
         [ECSException("AccessDeniedException", "no")] * 9,
         [ECSException("InvalidParameterException", "Overrides length must be at most 8192")] * 9,
     ],

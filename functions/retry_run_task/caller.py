@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from retry_run_task.failed_call import FailedCall
+from retry_run_task.failed_call import FailedCall, text_in
 from retry_run_task.settings import Callers, Settings
 
 OURS = "retry-run-task"
@@ -18,8 +18,8 @@ SCHEDULE_PREFIX = "chronos-schedule/"
 
 Sign = Literal["invoked_by", "started_by", "user_agent", "tag"]
 
-# Which sign wins: AWS itself writes `invokedBy`; services write `startedBy` in their own calls; the
-# rest is the caller's own word.
+# Which sign wins: AWS itself writes `invokedBy`; the rest is the caller's own word, of which
+# services set `startedBy` in all calls that they make.
 SIGNS: tuple[Sign, ...] = ("invoked_by", "started_by", "user_agent", "tag")
 
 
@@ -164,7 +164,7 @@ def caller_of(call: FailedCall, settings: Settings) -> Caller:
 
 def started_by_of(call: FailedCall) -> str:
     """The call's `startedBy`; empty without one."""
-    return _text(call.parameters.get("startedBy"))
+    return text_in(call.parameters, "startedBy")
 
 
 def job_of(call: FailedCall) -> str:
@@ -175,18 +175,13 @@ def job_of(call: FailedCall) -> str:
     for prefix in (RULE_PREFIX, SCHEDULE_PREFIX):
         if started_by_of(call).startswith(prefix):
             return started_by_of(call).removeprefix(prefix)
-    family = _text(call.parameters.get("taskDefinition")).rpartition("/")[2].partition(":")[0]
+    family = text_in(call.parameters, "taskDefinition").rpartition("/")[2].partition(":")[0]
     # `family:<name>` is ECS's default group (RunTask `group`).
-    return _text(call.parameters.get("group")).removeprefix("family:") or family
+    return text_in(call.parameters, "group").removeprefix("family:") or family
 
 
 def _tags(tags: object) -> Iterable[str]:
     """Each tag as `key=value`, those of AWS included; what is no tag is passed over."""
     for tag in tags if isinstance(tags, list) else []:
         if isinstance(tag, dict):
-            yield f"{_text(tag.get('key'))}={_text(tag.get('value'))}"
-
-
-def _text(value: object) -> str:
-    """The request is unchecked: what is no text says nothing."""
-    return value if isinstance(value, str) else ""
+            yield f"{text_in(tag, 'key')}={text_in(tag, 'value')}"

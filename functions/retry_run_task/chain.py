@@ -74,9 +74,9 @@ def budget_in(tags: Tags) -> tuple[int | None, str]:
 
 
 def chain_in(tags: Tags, client_token: object) -> Chain | None:
-    """The chain that the tags of a call tell of; None where they tell of none.
+    """The chain that the tags of a call belong to; None without such tags.
 
-    Raises NotExact where they tell of half a one: a counter that cannot be read stops the chain.
+    Raises NotExact where they hold half of one: a counter that cannot be read stops the chain.
     And where they were copied from one of our tasks to another, as the call's own client token
     shows: that task is another job, whose attempts would meet the tokens of the first.
     """

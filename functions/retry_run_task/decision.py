@@ -86,17 +86,19 @@ def decide(
 ) -> Decision:
     """What to do about this failed call; `run_task` is RunTask's input shape in botocore's model.
 
-    The guards stand in the order of the README's safeguards; the first that applies decides.
+    Of the guards, the first that applies decides: what the stack is for, what the job chose, whose
+    call it is, and then how far its chain is.
     """
-    chain = Chain(call.event_id, call.event_time, None, settings.max_attempts)
+    is_first = caller.kind != OURS and not progress.begun
+    chain = Chain(call.event_id, call.event_time, 0 if is_first else None, settings.max_attempts)
     if not settings.covers(call.parameters.get("cluster"), call.parameters.get("taskDefinition")):
         return Stop(chain, Outcome.LEFT_ALONE, "The stack is narrowed to other clusters or jobs.")
-    is_covered = caller.is_covered(settings.callers)
+    is_covered = progress.begun or caller.is_covered(settings.callers)
     try:
         tags = tags_in(call.parameters, run_task)
     except NotExact as problem:
         if not is_covered:  # tags that cannot be read opt no job in
-            return _left_alone(chain, caller, settings)
+            return _left_alone(chain, caller, settings, f"Its tags cannot be read: {problem}.")
         return _not_replayable(chain, problem)
     own_budget, note = budget_in(tags)
     budget = settings.max_attempts if own_budget is None else own_budget
@@ -153,44 +155,37 @@ def follow(
     call: FailedCall,
     progress: Progress,
     request: Mapping[str, Any],
-    settings: Settings,
     *,
     spent: bool,
     tasks: tuple[str, ...] = (),
 ) -> tuple[FailedCall, Progress]:
     """What to decide on after an attempt that failed without an event of its own.
 
-    It is a call of our own, although no event tells of it. `request` is what it sent; `spent`,
-    whether ECS has bound its token to a failure, in which it placed no more than `tasks`. A token
-    that is not bound is used again by the next attempt: none may be passed over, because a
-    duplicate of this chain, or a server error that was none, could have started the job under it.
+    `request` is what the attempt sent; `spent`, whether ECS has bound its token to a failure, in
+    which it placed no more than `tasks`. A token that is not bound is used again by the next
+    attempt: none may be passed over, because a duplicate of this chain, or a server error that was
+    none, could have started the job under it. Who made the first call stays known.
 
     A replay goes on at once where the token is spent: it has waited already, and what it met is an
     attempt of an earlier replay.
     """
     replay_name = progress.replay_name if spent else None
-    ours = FailedCall(
-        call.event_id,
-        call.event_time,
-        request,
-        call.reasons,
-        tasks,
-        caller_arn=settings.session_arn,
+    return replace(call, parameters=request, tasks=tasks), Progress(
+        due=replay_name is not None, begun=True, unspent=not spent, replay_name=replay_name
     )
-    return ours, Progress(due=replay_name is not None, unspent=not spent, replay_name=replay_name)
 
 
 def _not_replayable(chain: Chain, problem: NotExact) -> Stop:
     return Stop(chain, Outcome.NOT_REPLAYABLE, f"The request cannot be repeated: {problem}.")
 
 
-def _left_alone(chain: Chain, caller: Caller, settings: Settings, note: str = "") -> Stop:
+def _left_alone(chain: Chain, caller: Caller, settings: Settings, note: str) -> Stop:
     """A first failed call, whose caller sees the failure, or is none that the stack is for."""
     detail = (
         f"The stack leaves calls of {caller.kind} callers alone (Callers is {settings.callers}); "
         f"the tag {MAX_ATTEMPTS_TAG} on the job opts it in."
     )
-    return Stop(replace(chain, attempt=0), Outcome.LEFT_ALONE, f"{detail} {note}".strip())
+    return Stop(chain, Outcome.LEFT_ALONE, f"{detail} {note}".strip())
 
 
 def _chain_of(call: FailedCall, caller: Caller, tags: Tags, budget: int) -> Chain:

@@ -102,10 +102,11 @@ def restore(
 ) -> tuple[dict[str, Any], str]:
     """The request with its environments, and a sentence that names what was recovered.
 
-    A definition is right if it starts the same task definition in the same cluster with the same
-    role, and if its overrides are those of the call once its environments are hidden as CloudTrail
-    hides them. All that are right have to agree, and none may have changed since the call. Raises
-    NotExact otherwise: it says why, and shows no value.
+    A definition is right if it starts the same task definition in the same cluster, and if its
+    overrides are those of the call once its environments are hidden as CloudTrail hides them. All
+    that are right have to agree, and none may have changed since the call. One of them must have
+    the call's role, but the role does not choose between them: later attempts, which are calls of
+    ours, do not show it. Raises NotExact otherwise: it says why, and shows no value.
     """
     here = [d for d in definitions if _starts(d, request, source, settings)]
     if not here:
@@ -121,13 +122,15 @@ def restore(
             continue
         if PLACEHOLDER in json.dumps(containers):
             raise _hidden(request, f"{definition.name} fills in placeholders when it fires")
-        right.append((definition.name, containers))
+        right.append((definition, containers))
     if not right:
         names = ", ".join(definition.name for definition in here)
         raise _hidden(request, f"the overrides of {names} are not those of the call")
-    name, environments = right[0]
+    names = ", ".join(definition.name for definition, _ in right)
+    if source.role and source.role not in [definition.role for definition, _ in right]:
+        raise _hidden(request, f"its caller's role is not that of {names}")
+    first, environments = right[0]
     if any(other != environments for _, other in right):
-        names = ", ".join(name for name, _ in right)
         raise _hidden(request, f"{names} differ in it")
     containers = [
         container | ({"environment": environment} if environment is not None else {})
@@ -137,17 +140,15 @@ def restore(
     ]
     overrides = request["overrides"] | {"containerOverrides": containers}
     variables = ", ".join(v["name"] for e in environments if e is not None for v in e)
-    note = f"Environment recovered from {name}: {variables}."
+    note = f"Environment recovered from {first.name}: {variables}."
     return {**request, "overrides": overrides}, note
 
 
 def _starts(
     definition: Definition, request: Mapping[str, Any], source: Source, settings: Settings
 ) -> bool:
-    """In time, by its role, in the same cluster, of the same family, and revision if it has one?"""
+    """In time, in the same cluster, of the same family, and revision if it names one?"""
     if definition.since is not None and definition.since > source.asked_at:
-        return False
-    if source.role and definition.role != source.role:
         return False
     if definition.cluster != settings.arn("cluster", request.get("cluster", "default")):
         return False

@@ -99,10 +99,10 @@ def read_failed_call(event: Mapping[str, Any], account: str, region: str) -> Fai
         parameters=parameters,
         reasons=reasons_of(failures),
         tasks=tuple(str(arn) for arn in tasks if arn),
-        caller_arn=str(identity.get("arn") or ""),
-        role=str(issuer.get("arn") or ""),
-        invoked_by=str(identity.get("invokedBy") or detail.get("sourceIPAddress") or ""),
-        user_agent=str(detail.get("userAgent") or ""),
+        caller_arn=text_in(identity, "arn"),
+        role=text_in(issuer, "arn"),
+        invoked_by=text_in(identity, "invokedBy") or text_in(detail, "sourceIPAddress"),
+        user_agent=text_in(detail, "userAgent"),
         from_console=detail.get("sessionCredentialFromConsole") in (True, "true"),
     )
 
@@ -166,6 +166,12 @@ def object_in(parent: Mapping[str, Any], field: str, path: str = "") -> Mapping[
         state = "is missing or null" if found is None else "is not a JSON object"
         raise NotAFailedCall(path + field, state)
     return found
+
+
+def text_in(parent: Mapping[str, Any], field: str) -> str:
+    """The text in this field of `parent`; what is no text says nothing."""
+    found = parent.get(field)
+    return found if isinstance(found, str) else ""
 
 
 def _members(value: object) -> Mapping[str, Any]:

@@ -139,10 +139,10 @@ def start(
                 chain, Outcome.ALREADY_LAUNCHED, tasks, sentences(note, said, decision.detail)
             )
         case Spent(tasks):
-            followed = follow(call, progress, decision.request, settings, spent=True, tasks=tasks)
+            followed = follow(call, progress, decision.request, spent=True, tasks=tasks)
             return Again(*followed, "The attempt's token was spent on a failure.")
         case Unknown(code):  # pragma: no branch - mypy sees that no other is left
-            followed = follow(call, progress, decision.request, settings, spent=False)
+            followed = follow(call, progress, decision.request, spent=False)
             return Again(*followed, f"ECS answered with {code}.")
 
 

@@ -18,12 +18,14 @@ RESULT = "Lambda Function Invocation Result - "
 class Progress:
     """How far the retries of a failed call are, as far as the payload tells.
 
-    `due`: the wait for the next attempt is over. `unspent`: the call was an attempt of ours that
-    ECS did not bind to its client token, as far as ECS answered at all. `replay_name`: an operator
-    replays the call from an archive.
+    `due`: the wait for the next attempt is over. `begun`: attempts were made after the call that no
+    event tells of, and its parameters are those of the last one. `unspent`: ECS did not bind that
+    one to its client token, as far as ECS answered at all. `replay_name`: an operator replays the
+    call from an archive.
     """
 
     due: bool = False
+    begun: bool = False
     unspent: bool = False
     replay_name: str | None = None
 
@@ -37,18 +39,20 @@ def unwrap(payload: object) -> tuple[Mapping[str, Any], Progress]:
     """
     outer = _outside_of_request(object_in({"the payload": payload}, "the payload"))
     event = _inside_of_results(outer)
-    unspent = _unspent(event)
+    is_due = event.get(DUE) is not None
     replay_name = outer.get("replay-name")
     return event, Progress(
-        due=unspent is not None and event is outer,
-        unspent=bool(unspent),
+        due=is_due and event is outer,
+        begun=is_due and _flag(event, "begun", absent=False),
+        unspent=is_due and _flag(event, "unspent"),
         replay_name=None if replay_name is None else str(replay_name),
     )
 
 
 def wrap(event: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """The inverse of `unwrap` for a due attempt: the function's payload when the wait is over."""
-    payload = {DUE: {"unspent": progress.unspent}, **event}
+    due = {"begun": progress.begun, "unspent": progress.unspent}
+    payload = {DUE: due, **event}
     if progress.replay_name is not None:
         payload["replay-name"] = progress.replay_name
     return payload
@@ -83,11 +87,9 @@ def _inside_of_results(event: Mapping[str, Any]) -> Mapping[str, Any]:
     return event
 
 
-def _unspent(event: Mapping[str, Any]) -> bool | None:
-    """As a due attempt has it; None in an event that has not waited."""
-    if event.get(DUE) is None:
-        return None
-    unspent = object_in(event, DUE).get("unspent")
-    if not isinstance(unspent, bool):
-        raise NotAFailedCall(f"{DUE}.unspent", "is neither true nor false")
-    return unspent
+def _flag(event: Mapping[str, Any], name: str, absent: bool | None = None) -> bool:
+    """A member of DUE. Raises NotAFailedCall if it is ill-typed, or is absent and must not be."""
+    flag = object_in(event, DUE).get(name, absent)
+    if not isinstance(flag, bool):
+        raise NotAFailedCall(f"{DUE}.{name}", "is neither true nor false")
+    return flag

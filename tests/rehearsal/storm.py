@@ -213,7 +213,7 @@ class Storm:
     ) -> None:
         if answer in ("THROTTLED", "SPENT"):  # no event will continue the chain
             spent = answer == "SPENT"
-            self._decide(job, *follow(call, progress, request, self.settings, spent=spent))
+            self._decide(job, *follow(call, progress, request, spent=spent))
         elif answer == "FAILED":
             self._publish(job, self._failed_call(request))
 
