@@ -18,8 +18,7 @@ SCHEDULE_PREFIX = "chronos-schedule/"
 
 Sign = Literal["invoked_by", "started_by", "user_agent", "tag"]
 
-# Which sign wins: AWS itself writes `invokedBy`; the rest is the caller's own word, of which
-# services set `startedBy` in all calls that they make.
+# Which sign wins. AWS itself writes `invokedBy`; the others are the caller's own word.
 SIGNS: tuple[Sign, ...] = ("invoked_by", "started_by", "user_agent", "tag")
 
 
@@ -128,7 +127,7 @@ class Caller:
 
     @property
     def is_scheduled(self) -> bool:
-        """Is it a rule, a schedule or a pipe, which never look at what they got?"""
+        """Is it a rule, a schedule or (a guess) a pipe, which never look at what they got?"""
         return GROUPS.get(self.kind) == "SCHEDULED"
 
     def is_covered(self, callers: Callers) -> bool:

@@ -233,9 +233,9 @@ def _end(
     """Why there is no next attempt, if there is none."""
     if call.missing < 1:
         return Stop(chain, Outcome.ALREADY_LAUNCHED, "ECS placed every task that was asked for.")
-    # Rules, schedules and pipes never count what they got; another caller may.
-    counts = not caller.is_scheduled and not settings.retry_partial_failures
-    if call.tasks and chain.made == 0 and counts:
+    # Only a caller that may count what it got is left alone with it.
+    may_count = not caller.is_scheduled and not settings.retry_partial_failures
+    if call.tasks and chain.made == 0 and may_count:
         detail = "ECS placed some of the tasks, and the stack's RetryPartialFailures is false."
         return Stop(chain, Outcome.LEFT_ALONE, detail)
     if progress.replay_name is None and all(map(_is_permanent, call.reasons)):
