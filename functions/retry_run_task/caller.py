@@ -147,18 +147,16 @@ def caller_of(call: FailedCall, settings: Settings) -> Caller:
     role = call.role or None
     if call.caller_arn == settings.session_arn:
         return Caller(OURS, role)
-    shown: dict[Sign, tuple[str, ...]] = {
-        "invoked_by": (call.invoked_by,),
-        "started_by": (started_by_of(call),),
-        "user_agent": (call.user_agent, *(["console.amazonaws.com"] if call.from_console else [])),
-        "tag": tuple(_tags(call.parameters.get("tags"))),
-    }
     for sign in SIGNS:
         for kind in KINDS:
-            pattern = kind.signs.get(sign)
-            if pattern and any(re.fullmatch(pattern, value, re.DOTALL) for value in shown[sign]):
+            if _shows(call, sign, kind):
                 return Caller(kind.name, role)
     return Caller(UNKNOWN, role)
+
+
+def is_shown_as(call: FailedCall, kind: str, *signs: Sign) -> bool:
+    """Does one of these signs show that a caller of this kind made the call?"""
+    return any(_shows(call, sign, known) for sign in signs for known in KINDS if known.name == kind)
 
 
 def started_by_of(call: FailedCall) -> str:
@@ -177,6 +175,19 @@ def job_of(call: FailedCall) -> str:
     family = text_in(call.parameters, "taskDefinition").rpartition("/")[2].partition(":")[0]
     # `family:<name>` is ECS's default group (RunTask `group`).
     return text_in(call.parameters, "group").removeprefix("family:") or family
+
+
+def _shows(call: FailedCall, sign: Sign, kind: Kind) -> bool:
+    pattern = kind.signs.get(sign)
+    if pattern is None:
+        return False
+    shown = {
+        "invoked_by": [call.invoked_by],
+        "started_by": [started_by_of(call)],
+        "user_agent": [call.user_agent, *(["console.amazonaws.com"] if call.from_console else [])],
+        "tag": _tags(call.parameters.get("tags")),
+    }
+    return any(re.fullmatch(pattern, value, re.DOTALL) for value in shown[sign])
 
 
 def _tags(tags: object) -> Iterable[str]:

@@ -16,6 +16,10 @@ SINCE_TAG = "retry-run-task:since"
 MAX_ATTEMPTS_TAG = "retry-run-task:max-attempts"
 CHAIN_TAGS = (ATTEMPT_TAG, ORIGIN_TAG, SINCE_TAG)
 
+# The definition whose environment was sent (see proof.py): an ARN, @, and a checksum.
+DEFINITION_TAG = "retry-run-task:definition"
+OUR_TAGS = (*CHAIN_TAGS, DEFINITION_TAG)
+
 # The longest budget that a stack (MaxAttempts) or a job (its tag) can have.
 MAX_BUDGET = 100
 
@@ -62,7 +66,7 @@ class Chain:
 
 def budget_in(tags: Tags) -> tuple[int | None, str]:
     """The job's own budget, None without one, and a note where it has one that cannot be read."""
-    text = _value(tags, MAX_ATTEMPTS_TAG)
+    text = tag_value(tags, MAX_ATTEMPTS_TAG)
     if text is None:
         return None, ""
     if re.fullmatch("[0-9]{1,3}", text) and int(text) <= MAX_BUDGET:
@@ -80,7 +84,7 @@ def chain_in(tags: Tags, client_token: object) -> Chain | None:
     And where they were copied from one of our tasks to another, as the call's own client token
     shows: that task is another job, whose attempts would meet the tokens of the first.
     """
-    attempt, origin, since = (_value(tags, key) for key in CHAIN_TAGS)
+    attempt, origin, since = (tag_value(tags, key) for key in CHAIN_TAGS)
     if attempt is None and origin is None and since is None:
         return None
     counter = re.fullmatch("([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", attempt or "")
@@ -126,9 +130,9 @@ def schedule_name(chain: Chain, replay_name: str | None) -> str:
     return f"{chain.origin}-{hashlib.sha256(replay_name.encode()).hexdigest()[:8]}"
 
 
-def without_chain(tags: Tags) -> list[dict[str, str]]:
-    """The tags without those of a chain: the caller's own."""
-    return [dict(tag) for tag in tags if tag.get("key") not in CHAIN_TAGS]
+def without_ours(tags: Tags) -> list[dict[str, str]]:
+    """The tags without ours: the caller's own."""
+    return [dict(tag) for tag in tags if tag.get("key") not in OUR_TAGS]
 
 
 def _number_in(client_token: object, origin: str) -> int | None:
@@ -137,7 +141,7 @@ def _number_in(client_token: object, origin: str) -> int | None:
     return int(token[1]) if token else None
 
 
-def _value(tags: Tags, key: str) -> str | None:
+def tag_value(tags: Tags, key: str) -> str | None:
     """The tag's value, None without such a tag; two of them are as good as an unreadable one."""
     values = [tag.get("value", "") for tag in tags if tag.get("key") == key]
     return values[0] if len(values) == 1 else ("" if values else None)

@@ -19,12 +19,12 @@ from retry_run_task.chain import (
     chain_in,
     client_token,
     schedule_name,
-    without_chain,
+    without_ours,
 )
-from retry_run_task.definition import Source, hidden_environments, source_of
 from retry_run_task.failed_call import FailedCall, write_failed_call
 from retry_run_task.outcome import Outcome
 from retry_run_task.progress import Progress, wrap
+from retry_run_task.proof import Source, hidden_environments, source_of
 from retry_run_task.request import NotExact, exact_request, tags_in
 from retry_run_task.settings import Settings
 
@@ -44,11 +44,13 @@ PERMANENT = ("ATTRIBUTE", "LOCATION", "MISSING", "INACTIVE")
 class Launch:
     """Retry now: `request` is RunTask's whole input, tags and client token included.
 
-    Where it holds hidden environments, `source` still has their values.
+    Where the call `asked` for hidden environments, so does the request, and `source` tells who
+    still has their values.
     """
 
     chain: Chain
     request: Mapping[str, Any]
+    asked: Mapping[str, Any]
     detail: str = ""
     source: Source | None = None
 
@@ -140,8 +142,13 @@ def _next_attempt(
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
                 name = schedule_name(further, progress.replay_name)
                 return Wait(further, name, due, payload)
-        request = _next_request(call, progress, further, tags, settings, run_task)
-        return Launch(further, request, source=_source(call, caller, request))
+        hidden = settings.recover_hidden_environment
+        asked = exact_request(call.parameters, run_task, hidden=hidden)
+        request = _next_request(call, progress, further, asked, tags)
+        source = None
+        if hidden_environments(asked):
+            source = source_of(call, caller, progress.begun, asked, tags)
+        return Launch(further, request, asked, source=source)
     except NotExact as problem:
         return _not_replayable(chain, problem)
 
@@ -248,29 +255,18 @@ def _end(
     return None
 
 
-def _source(call: FailedCall, caller: Caller, request: Mapping[str, Any]) -> Source | None:
-    """Who holds what CloudTrail hides of this call; None where it hides nothing."""
-    if not hidden_environments(request):
-        return None
-    return source_of(call, request, ours=caller.kind == OURS)
-
-
 def _next_request(
-    call: FailedCall,
-    progress: Progress,
-    chain: Chain,
-    tags: Tags,
-    settings: Settings,
-    run_task: StructureShape,
+    call: FailedCall, progress: Progress, chain: Chain, asked: Mapping[str, Any], tags: Tags
 ) -> dict[str, Any]:
-    """The caller's request again: what is still missing of it, with our tags and our token."""
-    hidden = settings.recover_hidden_environment
-    request = exact_request(call.parameters, run_task, hidden=hidden)
+    """The request `asked` again: what is still missing of it, with our tags and our token."""
+    request = dict(asked)
     if call.tasks:
         request["count"] = call.missing
-    theirs, ours = without_chain(tags), chain.tags
-    if len(theirs) + len(ours) > MAX_TAGS:
-        raise NotExact("tags", f"has no room for {len(ours)} more: ECS takes {MAX_TAGS}")
+    theirs, ours = without_ours(tags), chain.tags
+    # What is recovered needs one tag more (see proof.py).
+    number = len(ours) + bool(hidden_environments(asked))
+    if len(theirs) + number > MAX_TAGS:
+        raise NotExact("tags", f"has no room for {number} more: ECS takes {MAX_TAGS}")
     request["tags"] = theirs + ours
     last = call.parameters.get("clientToken")
     request["clientToken"] = client_token(chain, last, unspent=progress.unspent)

@@ -1,190 +1,241 @@
-"""Hidden environments: who still holds them, and the proof that it is the right definition."""
+"""Definitions: the RunTask request that the target of a rule or schedule makes."""
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from botocore.model import StructureShape
+from botocore.model import ListShape, Shape, StructureShape
+from dateutil.tz import gettz
 
-from retry_run_task.caller import RULE_PREFIX, SCHEDULE_PREFIX
-from retry_run_task.failed_call import FailedCall
-from retry_run_task.request import HIDDEN, NotExact, exact
-from retry_run_task.settings import Settings
+from retry_run_task.request import AnyText, NotExact, exact, unknown_member
 
-# How the two services name themselves in the calls that they make: in `startedBy`, and in
-# `userIdentity.invokedBy` or, as Scheduler really does, at the beginning of `userAgent` (a record
-# of 2024-11, which has no `invokedBy`).
-CALLERS = {
-    RULE_PREFIX: ("rule", "events.amazonaws.com"),
-    SCHEDULE_PREFIX: ("schedule", "scheduler.amazonaws.com"),
-}
-SCHEDULERS_AGENT = "AmazonEventBridgeScheduler "
-# A `startedBy` of this length may have been cut.
-LONGEST_STARTED_BY = 36
+# How Scheduler names the target that takes RunTask's own parameters (Scheduler user guide, "Using
+# universal targets").
+UNIVERSAL = ":scheduler:::aws-sdk:ecs:runTask"
 
-# Scheduler puts `<aws.scheduler.scheduled-time>` and the like into a target's input when it fires
-# (Scheduler user guide, "Context attributes").
-PLACEHOLDER = "<aws.scheduler."
+# What is filled in when a definition fires: the variables of a rule's input template (EventBridge
+# user guide, "Input transformation"; what is no variable is taken for one here), and Scheduler's
+# keywords (Scheduler user guide, "Adding context attributes").
+VARIABLES = r"<[A-Za-z0-9_.-]+>"
+KEYWORDS = r"<aws\.scheduler\.[^<>]*>"
 
+# Members of `EcsParameters` with another name in RunTask. All others begin with a capital.
+NAMES = {"TaskDefinitionArn": "taskDefinition", "TaskCount": "count", "TagList": "tags"}
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The rule or schedule (`kind`) that made a call, what is left of its name, and when it did.
-
-    `role` is the ARN of the role that called, which is that of the target; empty for attempts of
-    ours, and where CloudTrail does not show it.
-    """
-
-    kind: str
-    name: str
-    is_cut: bool
-    asked_at: datetime
-    role: str = ""
-
-    def may_be(self, name: str) -> bool:
-        return name.startswith(self.name) if self.is_cut else name == self.name
+# For how long after its time, and its flexible window, Scheduler may still try a call: at most a
+# day (RetryPolicy `MaximumEventAgeInSeconds`, Scheduler API reference).
+LATEST_RETRY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A target of a rule or schedule. `input` is its constant JSON; None if it is made anew.
+    """A target of a rule or schedule, and when that could call, as far as AWS shows it.
 
-    A schedule knows from when on it could make a call (`since`), and when it was last `changed`;
-    of a rule, EventBridge tells neither. `role` is the ARN of the role that it calls with.
+    `arn` is that of the rule or schedule. `target` is an item of ListTargetsByRule's `Targets`, or
+    GetSchedule's `Target`; `shape` is its shape in botocore's model of that service. A schedule
+    shows when it was `made` and last `changed`, and, if it calls but once, the first and last
+    moment of that (`once`). Of a rule, EventBridge shows none of it.
     """
 
-    name: str
-    cluster: str
-    task_definition: str
-    input: str | None
-    role: str
-    since: datetime | None = None
+    arn: str
+    target: Mapping[str, Any]
+    shape: StructureShape
+    made: datetime | None = None
     changed: datetime | None = None
+    once: tuple[datetime, datetime] | None = None
+
+    @property
+    def name(self) -> str:
+        """The rule's or schedule's own name."""
+        return self.arn.rpartition("/")[2]
+
+    @property
+    def role(self) -> str:
+        """The ARN of the role that it calls with; empty without one."""
+        role: str = self.target.get("RoleArn", "")
+        return role
+
+    @property
+    def is_universal(self) -> bool:
+        """Is its target Scheduler's universal one, with RunTask's own parameters as the input?"""
+        return is_universal(self.target["Arn"])
 
 
-def hidden_environments(request: Mapping[str, Any]) -> list[str]:
-    """The paths of the environment overrides that CloudTrail has hidden in a request."""
-    containers = request.get("overrides", {}).get("containerOverrides", [])
-    return [
-        f"overrides.containerOverrides[{i}].environment"
-        for i, container in enumerate(containers)
-        if container.get("environment") == HIDDEN
-    ]
+def is_universal(target_arn: str) -> bool:
+    """Is this the ARN of Scheduler's universal target for RunTask, in any partition?"""
+    return target_arn.endswith(UNIVERSAL)
 
 
-def source_of(call: FailedCall, request: Mapping[str, Any], *, ours: bool) -> Source:
-    """Who holds what the call hides. `ours` is an attempt of ours, in which `startedBy` is kept.
+def title_of(arn: str) -> str:
+    """A rule or schedule in words: `the rule nightly on the bus default`."""
+    kind, *path = arn.split(":", 5)[5].split("/")
+    if kind == "schedule":
+        return f"the schedule {path[-1]} in the group {path[0]}"
+    return f"the rule {path[-1]} on the bus {'/'.join(path[:-1]) or 'default'}"
 
-    A user agent is the caller's own word, so it counts only where the role can be compared. Raises
-    NotExact for the call of an SDK: nobody holds it.
-    """
-    started_by: str = request.get("startedBy", "")
-    by_schedule = bool(call.role) and call.user_agent.startswith(SCHEDULERS_AGENT)
-    for prefix, (kind, service) in CALLERS.items():
-        shown = call.invoked_by == service or (kind == "schedule" and by_schedule)
-        if started_by.startswith(prefix) and (ours or shown):
-            is_cut = len(started_by) >= LONGEST_STARTED_BY
-            name, role = started_by.removeprefix(prefix), "" if ours else call.role
-            return Source(kind, name, is_cut, call.event_time, role)
-    raise _hidden(
-        request, "its caller is no EventBridge rule or schedule, which would still hold it"
+
+def definition_of(schedule: Mapping[str, Any], shape: StructureShape) -> Definition:
+    """The definition in an answer of GetSchedule. Raises NotExact for a time zone unknown here."""
+    return Definition(
+        schedule["Arn"],
+        schedule["Target"],
+        shape,
+        made=schedule["CreationDate"],
+        changed=schedule["LastModificationDate"],
+        once=_once(schedule),
     )
 
 
-def restore(
-    request: Mapping[str, Any],
-    definitions: Sequence[Definition],
-    source: Source,
-    settings: Settings,
-    run_task: StructureShape,
-) -> tuple[dict[str, Any], str]:
-    """The request with its environments, and a sentence that names what was recovered.
+def task_of(definition: Definition) -> tuple[object, object]:
+    """Its cluster and task definition, even where the rest of it cannot be used.
 
-    A definition is right if it starts the same task definition in the same cluster, and if its
-    overrides are those of the call once its environments are hidden as CloudTrail hides them. All
-    that are right have to agree, and none may have changed since the call. One of them must have
-    the call's role, but the role does not choose between them: later attempts, which are calls of
-    ours, do not show it. Raises NotExact otherwise: it says why, and shows no value.
+    Each may be a short name, an ARN, or what is filled in. Raises NotExact where the definition
+    cannot make a call at all.
     """
-    here = [d for d in definitions if _starts(d, request, source, settings)]
-    if not here:
-        raise _hidden(request, "no rule or schedule of its caller's name starts this task now")
-    right = []
-    for definition in here:
-        if definition.input is None:
-            raise _hidden(request, f"{definition.name} makes its input anew for each event")
-        if definition.changed is not None and definition.changed > source.asked_at:
-            raise _hidden(request, f"{definition.name} was changed after the call")
-        containers = _environments(definition.input, request, run_task)
-        if containers is None:
-            continue
-        if PLACEHOLDER in json.dumps(containers):
-            raise _hidden(request, f"{definition.name} fills in placeholders when it fires")
-        right.append((definition, containers))
-    if not right:
-        names = ", ".join(definition.name for definition in here)
-        raise _hidden(request, f"the overrides of {names} are not those of the call")
-    names = ", ".join(definition.name for definition, _ in right)
-    if source.role and source.role not in [definition.role for definition, _ in right]:
-        raise _hidden(request, f"its caller's role is not that of {names}")
-    first, environments = right[0]
-    if any(other != environments for _, other in right):
-        raise _hidden(request, f"{names} differ in it")
-    containers = [
-        container | ({"environment": environment} if environment is not None else {})
-        for container, environment in zip(
-            request["overrides"]["containerOverrides"], environments, strict=True
-        )
-    ]
-    overrides = request["overrides"] | {"containerOverrides": containers}
-    variables = ", ".join(v["name"] for e in environments if e is not None for v in e)
-    note = f"Environment recovered from {first.name}: {variables}."
-    return {**request, "overrides": overrides}, note
+    if not definition.is_universal:
+        return definition.target["Arn"], definition.target["EcsParameters"]["TaskDefinitionArn"]
+    given = _universal_input(definition)
+    return given.get("Cluster", "default"), given.get("TaskDefinition")
 
 
-def _starts(
-    definition: Definition, request: Mapping[str, Any], source: Source, settings: Settings
-) -> bool:
-    """In time, in the same cluster, of the same family, and revision if it names one?"""
-    if definition.since is not None and definition.since > source.asked_at:
-        return False
-    if definition.cluster != settings.arn("cluster", request.get("cluster", "default")):
-        return False
-    defined = settings.arn("task-definition", definition.task_definition)
-    asked = settings.arn("task-definition", request["taskDefinition"])
-    has_revision = ":" in defined.rpartition("/")[2]
-    return asked == defined or (not has_revision and asked.startswith(f"{defined}:"))
+def request_of(definition: Definition, run_task: StructureShape) -> dict[str, Any]:
+    """The RunTask request that the target makes, without what AWS adds to it.
+
+    What is filled in when it fires is AnyText. `run_task` is RunTask's input shape in botocore's
+    model. Raises NotExact, naming the member of the target, where it is not one whole request.
+    """
+    target = exact(definition.target, definition.shape)
+    if definition.is_universal:
+        given = _with_names_of(run_task, _universal_input(definition), "Input")
+        request: dict[str, Any] = exact(given, run_task, "Input")
+        return {"cluster": "default", "count": 1} | request
+    parameters = target["EcsParameters"]
+    request = {NAMES.get(name, _lower(name)): value for name, value in parameters.items()}
+    if "tags" in request:
+        request["tags"] = _tags(parameters)
+    if "networkConfiguration" in request:
+        vpc = request["networkConfiguration"].get("awsvpcConfiguration", {})
+        configuration = {_lower(name): value for name, value in vpc.items()}
+        request["networkConfiguration"] = {"awsvpcConfiguration": configuration}
+    overrides = _overrides(definition, run_task.members["overrides"])
+    # One task is the default of both services (EcsParameters `TaskCount`).
+    return {"cluster": target["Arn"], "count": 1} | request | {"overrides": overrides}
 
 
-def _environments(
-    text: str, request: Mapping[str, Any], run_task: StructureShape
-) -> list[list[dict[str, str]] | None] | None:
-    """Each container's environment if this input gives the overrides of the request, else None."""
-    try:
-        overrides = exact(json.loads(text), run_task.members["overrides"])
-    except (ValueError, NotExact):
+def checksum_of(request: Mapping[str, Any]) -> str:
+    """Four hexadecimal digits over a request of `request_of`: too few to tell a value by them."""
+    text = json.dumps(request, sort_keys=True, default=lambda filled: list(filled.parts))
+    return hashlib.sha256(text.encode()).hexdigest()[:4]
+
+
+def _once(schedule: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
+    """The first and last moment at which a one-time schedule could call; None for all others."""
+    expression = re.fullmatch(r"at\((.+)\)", schedule["ScheduleExpression"])
+    if expression is None:
         return None
-    containers = overrides.get("containerOverrides", [])
-    environments = [container.get("environment") or None for container in containers]
-    shown = [
-        container | {"environment": HIDDEN} if container.get("environment") else container
-        for container in containers
-    ]
-    same = _bare(overrides | {"containerOverrides": shown}) == _bare(request["overrides"])
-    return environments if same else None
+    # dateutil comes with boto3 and brings the time zones along, which Lambda's system may not have.
+    zone = gettz(schedule.get("ScheduleExpressionTimezone", "UTC"))
+    if zone is None:
+        raise NotExact(
+            f"the time zone of {title_of(schedule['Arn'])}", "is unknown to this function"
+        )
+    first = datetime.fromisoformat(expression[1]).replace(tzinfo=zone)
+    window = schedule["FlexibleTimeWindow"].get("MaximumWindowInMinutes", 0)
+    return first, first + timedelta(minutes=window) + LATEST_RETRY
 
 
-def _bare(value: Any) -> Any:
-    """Without null and empty members: CloudTrail may show them, or not."""
-    if isinstance(value, list):
-        return [_bare(item) for item in value]
-    if not isinstance(value, dict):
+def _overrides(definition: Definition, shape: Shape) -> Any:
+    """What the input of an ECS target overrides: nothing, if the event itself is the input."""
+    target = definition.target
+    if "InputPath" in target:
+        return AnyText()
+    if transformer := target.get("InputTransformer"):
+        path = "InputTransformer.InputTemplate"
+        return exact(_read(transformer["InputTemplate"], VARIABLES, path), shape, path)
+    # A rule's constant input is sent as it is; what looks like a keyword is one to Scheduler only.
+    keywords = KEYWORDS if ":scheduler:" in definition.arn else None
+    return exact(_read(target.get("Input", "{}"), keywords, "Input"), shape, "Input")
+
+
+def _universal_input(definition: Definition) -> dict[str, Any]:
+    given = _read(definition.target.get("Input", "{}"), KEYWORDS, "Input")
+    if not isinstance(given, dict):
+        raise NotExact("Input", "is not an object")
+    return given
+
+
+def _read(text: str, filled: str | None, path: str) -> Any:
+    """The JSON in a text; what is filled in (a regular expression) is AnyText.
+
+    Inside of quotes it is text, and outside of them it may be any value.
+    """
+    # Stand for what is filled in: no text can hold its own checksum.
+    in_text = hashlib.sha256(text.encode()).hexdigest()
+    in_value = in_text[::-1]
+
+    def mark(found: re.Match[str]) -> str:
+        if found[0].startswith('"'):
+            return re.sub(filled or "$^", in_text, found[0])
+        return f'"{in_value}"'
+
+    def marked(value: Any) -> Any:
+        if isinstance(value, list):
+            return [marked(item) for item in value]
+        if isinstance(value, dict):
+            return {name: marked(member) for name, member in value.items()}
+        if value == in_value:
+            return AnyText()
+        is_filled = isinstance(value, str) and in_text in value
+        return AnyText(tuple(value.split(in_text))) if is_filled else value
+
+    if filled is not None:
+        text = re.sub(rf'"(?:[^"\\]|\\.)*"|{filled}', mark, text, flags=re.DOTALL)
+    try:
+        return marked(json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, path)))
+    except (ValueError, RecursionError) as error:
+        raise NotExact(path, "is not JSON") from error
+
+
+def _object(pairs: list[tuple[str, Any]], path: str) -> dict[str, Any]:
+    """An object of JSON. With a name given twice, it is a guess which one the service takes."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise NotExact(path, "gives a member twice")
+    return found
+
+
+def _with_names_of(shape: Shape, value: Any, path: str) -> Any:
+    """A universal target's input (`TaskDefinition`) with the model's names (`taskDefinition`).
+
+    Scheduler takes no others: CreateSchedule refuses `taskDefinition` (a user's report). Keys of
+    maps are nobody's names, and stay as they are.
+    """
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        return [_with_names_of(shape.member, v, f"{path}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(shape, StructureShape) or not isinstance(value, dict):
         return value
-    bare = {name: _bare(member) for name, member in value.items()}
-    return {name: member for name, member in bare.items() if member not in (None, [], {})}
+    renamed = {}
+    for name, member in value.items():
+        known = _lower(name)
+        if known == name or known not in shape.members:
+            raise unknown_member(path, name)
+        renamed[known] = _with_names_of(shape.members[known], member, f"{path}.{name}")
+    return renamed
 
 
-def _hidden(request: Mapping[str, Any], why: str) -> NotExact:
-    return NotExact(hidden_environments(request)[0], f"is hidden by CloudTrail, and {why}")
+def _tags(parameters: Mapping[str, Any]) -> list[dict[str, str]]:
+    """RunTask's tags, of a rule's `TagList` (`Key` and `Value`) or a schedule's `Tags` (maps).
+
+    A map has a tag for each of its members (a guess where there are several).
+    """
+    if "TagList" in parameters:
+        return [{"key": tag["Key"], "value": tag["Value"]} for tag in parameters["TagList"]]
+    return [{"key": k, "value": v} for tag in parameters["Tags"] for k, v in tag.items()]
+
+
+def _lower(name: str) -> str:
+    return name[:1].lower() + name[1:]

@@ -120,14 +120,18 @@ def start(
 ) -> End | Again:
     """One RunTask, with the hidden values that it needs: nothing else ever holds them."""
     chain, request, note = decision.chain, decision.request, ""
+    secret: dict[str, Any] = {}
     if decision.source is not None:
         clients = (events_client, scheduler_client)
         try:
-            request, note = recover(request, decision.source, settings, run_task_shape(), *clients)
+            proof = recover(decision.asked, decision.source, settings, run_task_shape(), *clients)
         except NotExact as problem:
             stop = give_up(decision, problem)
             return End(stop.chain, stop.outcome, (), stop.detail)
-    match launch(ecs_client(), request):
+        request = {**request, "tags": [*request["tags"], *proof.tags]}
+        secret = {"overrides": proof.overrides}
+        note = proof.note
+    match launch(ecs_client(), {**request, **secret}):
         case Launched(tasks):
             return End(chain, Outcome.LAUNCHED, tasks, sentences(note, decision.detail))
         case Failed(tasks, reasons):
@@ -139,10 +143,10 @@ def start(
                 chain, Outcome.ALREADY_LAUNCHED, tasks, sentences(note, said, decision.detail)
             )
         case Spent(tasks):
-            followed = follow(call, progress, decision.request, spent=True, tasks=tasks)
+            followed = follow(call, progress, request, spent=True, tasks=tasks)
             return Again(*followed, "The attempt's token was spent on a failure.")
         case Unknown(code):  # pragma: no branch - mypy sees that no other is left
-            followed = follow(call, progress, decision.request, spent=False)
+            followed = follow(call, progress, request, spent=False)
             return Again(*followed, f"ECS answered with {code}.")
 
 

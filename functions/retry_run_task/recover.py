@@ -1,72 +1,71 @@
 """Act: look up what CloudTrail hides, at the moment of the call, for the call alone."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.model import StructureShape
-from dateutil.tz import gettz
 
-from retry_run_task.definition import Definition, Source, hidden_environments, restore
-from retry_run_task.request import NotExact
+from retry_run_task.definition import Definition, definition_of, is_universal
+from retry_run_task.proof import Known, Proof, Search, Source, not_recovered, prove
 from retry_run_task.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
-    from mypy_boto3_events.type_defs import TargetTypeDef
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
-    from mypy_boto3_scheduler.type_defs import GetScheduleOutputTypeDef
 
 # Reads are quick, and safe to repeat: three tries of 2 + 5 s, and the waits between them.
 CLIENT_CONFIG = Config(
     connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
 )
 
+# A call of a universal target does not name its schedule, so that all of them have to be read, one
+# by one. At the 20 reads a second that one invocation makes, these take 50 s.
+MOST_UNIVERSAL = 1000
+
 
 def recover(
-    request: Mapping[str, Any],
+    asked: Mapping[str, Any],
     source: Source,
     settings: Settings,
     run_task: StructureShape,
     events: "Callable[[], EventBridgeClient]",
     scheduler: "Callable[[], EventBridgeSchedulerClient]",
-) -> tuple[dict[str, Any], str]:
-    """The request with its environments, and a sentence that names what was recovered.
+) -> Proof:
+    """What the request `asked` of a call hides, out of the definition that made it.
 
-    Raises NotExact where they cannot be proven or looked up, and botocore's ClientError
-    for whatever else AWS rejects.
+    Raises NotExact where that cannot be proven or looked up, and botocore's ClientError for
+    whatever else AWS rejects.
     """
-    cluster = settings.arn("cluster", request.get("cluster", "default"))
+    is_rule = source.kind == "rule" if isinstance(source, Search) else ":events:" in source.arn
     try:
-        if source.kind == "rule":
-            definitions = list(_rules(source, cluster, events()))
+        if is_rule:
+            definitions = list(_rules(source, asked, settings, events()))
         else:
-            definitions = list(_schedules(source, cluster, scheduler()))
+            definitions = list(_schedules(source, asked, settings, scheduler()))
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("AccessDeniedException", "AccessDenied"):
             raise
-        service = "events" if source.kind == "rule" else "scheduler"
-        problem = f"the function may not call {service}:{error.operation_name}"
-        path = hidden_environments(request)[0]
-        raise NotExact(path, f"is hidden by CloudTrail, and {problem}") from error
-    return restore(request, definitions, source, settings, run_task)
+        action = f"{'events' if is_rule else 'scheduler'}:{error.operation_name}"
+        raise not_recovered(asked, f"the function may not call {action}: allow it") from error
+    return prove(asked, definitions, source, settings, run_task)
 
 
-def _rules(source: Source, cluster: str, events: "EventBridgeClient") -> Iterator[Definition]:
-    """Targets of rules on all buses: an event of any source can start a task."""
+def _rules(
+    source: Source, asked: Mapping[str, Any], settings: Settings, events: "EventBridgeClient"
+) -> Iterator[Definition]:
+    """Targets of the known rule, or of rules on all buses: any event can start a task."""
+    if isinstance(source, Known):
+        *path, name = source.arn.split(":", 5)[5].split("/")[1:]
+        yield from _targets(events, settings, "/".join(path) or "default", name)
+        return
+    cluster = settings.arn("cluster", asked.get("cluster", "default"))
     for bus in _buses(events):
         rules = events.get_paginator("list_rule_names_by_target")
         for page in rules.paginate(TargetArn=cluster, EventBusName=bus):
             for rule in filter(source.may_be, page["RuleNames"]):
-                targets = events.get_paginator("list_targets_by_rule")
-                for found in targets.paginate(Rule=rule, EventBusName=bus):
-                    for target in found["Targets"]:
-                        if "EcsParameters" in target:
-                            yield _definition(f"the rule {rule} on the bus {bus}", target)
+                yield from _targets(events, settings, bus, rule)
 
 
 def _buses(events: "EventBridgeClient") -> Iterator[str]:
@@ -77,38 +76,63 @@ def _buses(events: "EventBridgeClient") -> Iterator[str]:
         yield from (bus["Name"] for bus in page["EventBuses"])
 
 
-def _schedules(
-    source: Source, cluster: str, scheduler: "EventBridgeSchedulerClient"
+def _targets(
+    events: "EventBridgeClient", settings: Settings, bus: str, rule: str
 ) -> Iterator[Definition]:
-    """Targets of schedules in all groups."""
-    for page in scheduler.get_paginator("list_schedules").paginate(NamePrefix=source.name):
+    """The ECS targets of a rule; none if it is gone."""
+    path = rule if bus == "default" else f"{bus}/{rule}"
+    arn = f"arn:{settings.partition}:events:{settings.region}:{settings.account}:rule/{path}"
+    shape = cast("StructureShape", events.meta.service_model.shape_for("Target"))
+    targets = events.get_paginator("list_targets_by_rule")
+    try:
+        for page in targets.paginate(Rule=rule, EventBusName=bus):
+            for target in page["Targets"]:
+                if "EcsParameters" in target:
+                    yield Definition(arn, target, shape)
+    except events.exceptions.ResourceNotFoundException:
+        return
+
+
+def _schedules(
+    source: Source,
+    asked: Mapping[str, Any],
+    settings: Settings,
+    scheduler: "EventBridgeSchedulerClient",
+) -> Iterator[Definition]:
+    """The known schedule, or those that may have called."""
+    shape = cast("StructureShape", scheduler.meta.service_model.shape_for("Target"))
+    for group, name in _names(source, asked, settings, scheduler):
+        try:
+            schedule = scheduler.get_schedule(Name=name, GroupName=group)
+        except scheduler.exceptions.ResourceNotFoundException:
+            continue  # it has deleted itself meanwhile
+        yield definition_of(schedule, shape)
+
+
+def _names(
+    source: Source,
+    asked: Mapping[str, Any],
+    settings: Settings,
+    scheduler: "EventBridgeSchedulerClient",
+) -> list[tuple[str, str]]:
+    """The group and name of each schedule to read. Raises NotExact where they are too many."""
+    if isinstance(source, Known):
+        group, name = source.arn.split("/")[1:]
+        return [(group, name)]
+    cluster = settings.arn("cluster", asked.get("cluster", "default"))
+    names: list[tuple[str, str]] = []
+    schedules = scheduler.get_paginator("list_schedules")
+    pages = schedules.paginate(NamePrefix=source.name) if source.name else schedules.paginate()
+    for page in pages:
         for found in page["Schedules"]:
-            name, group = found["Name"], found["GroupName"]
-            if source.may_be(name) and found["Target"]["Arn"] == cluster:
-                schedule = scheduler.get_schedule(Name=name, GroupName=group)
-                definition = _definition(
-                    f"the schedule {name} in the group {group}", schedule["Target"]
-                )
-                changed = schedule["LastModificationDate"]
-                yield replace(definition, since=_first_call(schedule), changed=changed)
-
-
-def _first_call(schedule: "GetScheduleOutputTypeDef") -> datetime:
-    """When a schedule could make its first call: a one-time schedule makes no other."""
-    once = re.fullmatch(r"at\((.+)\)", schedule["ScheduleExpression"])
-    if once is None:
-        return schedule["CreationDate"]
-    # dateutil comes with boto3 and brings the time zones along, which Lambda's system may not have.
-    zone = gettz(schedule.get("ScheduleExpressionTimezone", "UTC"))
-    return max(schedule["CreationDate"], datetime.fromisoformat(once[1]).replace(tzinfo=zone))
-
-
-def _definition(name: str, target: "TargetTypeDef | Any") -> Definition:
-    is_constant = "InputPath" not in target and "InputTransformer" not in target
-    return Definition(
-        name=name,
-        cluster=target["Arn"],
-        task_definition=target["EcsParameters"]["TaskDefinitionArn"],
-        input=target.get("Input", "{}") if is_constant else None,
-        role=target.get("RoleArn", ""),
-    )
+            target = found["Target"]["Arn"]
+            is_kind = is_universal(target) if source.kind == "universal" else target == cluster
+            if is_kind and source.may_be(found["Name"]):
+                names.append((found["GroupName"], found["Name"]))
+        if source.kind == "universal" and len(names) > MOST_UNIVERSAL:
+            raise not_recovered(
+                asked,
+                f"more than {MOST_UNIVERSAL:,} schedules have the universal target, of which the "
+                "call names none: use the ECS target, whose calls do",
+            )
+    return names

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from glob import escape
 from typing import Any
 
-from botocore.model import ListShape, Shape, StructureShape
+from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 # What CloudTrail writes in place of a value that AWS marks as sensitive, since 2023-06
 # (aws-samples/aws-batch-runtime-monitoring#20).
@@ -27,6 +30,22 @@ class NotExact(Exception):
 
     def __init__(self, parameter: str, problem: str) -> None:
         super().__init__(f"{parameter or 'requestParameters'} {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class AnyText:
+    """Text that is filled in when a definition fires: any text between, before and after `parts`.
+
+    Without parts, it is any value, of any type.
+    """
+
+    parts: tuple[str, ...] = ()
+
+    def matches(self, value: object) -> bool:
+        """Can it be this value?"""
+        if not self.parts:
+            return True
+        return isinstance(value, str) and fnmatchcase(value, "*".join(map(escape, self.parts)))
 
 
 def exact_request(
@@ -56,7 +75,10 @@ def exact(value: Any, shape: Shape, path: str = "", hidden: bool = False) -> Any
     """The value without null members, if it is one of that shape; else raises NotExact.
 
     CloudTrail may write an absent member as null; a null in a list stands for nothing known.
+    AnyText can be of any shape.
     """
+    if isinstance(value, AnyText):
+        return value
     if isinstance(value, str) and HIDDEN in value:
         if hidden and value == HIDDEN and ENVIRONMENT.fullmatch(path):
             return value
@@ -67,11 +89,13 @@ def exact(value: Any, shape: Shape, path: str = "", hidden: bool = False) -> Any
         if not isinstance(value, list):
             raise NotExact(path, "is not a list")
         return [exact(item, shape.member, f"{path}[{i}]", hidden) for i, item in enumerate(value)]
+    if isinstance(shape, MapShape) and isinstance(value, dict):
+        return {key: exact(item, shape.value, path) for key, item in value.items()}
     if type(value) is not _SCALARS.get(shape.type_name):
         raise NotExact(path, f"is not of type {shape.type_name}")
     low = shape.metadata.get("min")
     if low is not None and (len(value) if isinstance(value, str) else value) < low:
-        raise NotExact(path, f"is below the least that RunTask takes ({low})")
+        raise NotExact(path, f"is below the least that AWS takes ({low})")
     return value
 
 
@@ -82,12 +106,17 @@ def _exact_structure(value: Any, shape: StructureShape, path: str, hidden: bool)
     inside = f"{path}." if path else ""
     for name in given:
         if name not in shape.members:
-            # It could be anything: what is not a plain word stays unseen.
-            word = name if name.isidentifier() and len(name) <= 64 else "a member with an odd name"
-            raise NotExact(inside + word, "is not a parameter that botocore's RunTask knows")
+            raise unknown_member(path, name)
     for name in shape.metadata.get("required", []):
         if name not in given:
             raise NotExact(inside + name, "is missing")
     if shape.is_tagged_union and len(given) != 1:
         raise NotExact(path, "does not have exactly one member")
     return {name: exact(given[name], shape.members[name], inside + name, hidden) for name in given}
+
+
+def unknown_member(path: str, name: str) -> NotExact:
+    """A member of what is at the path that AWS's model does not have."""
+    # It could be anything: what is not a plain word stays unseen.
+    word = name if name.isidentifier() and len(name) <= 64 else "a member with an odd name"
+    return NotExact(f"{path}.{word}" if path else word, "is unknown to botocore's model")
