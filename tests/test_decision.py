@@ -86,6 +86,7 @@ def test_the_first_attempt_is_the_callers_request_with_our_tags_and_token(decide
             ],
             "clientToken": f"{origin}-1",
         },
+        asked=parameters(FARGATE),
     )
 
 
@@ -254,7 +255,7 @@ def test_permanent_reasons_are_not_retried_unless_another_one_may_pass(
         ({"group": "HIDDEN_DUE_TO_SECURITY_REASONS"}, "group is hidden by CloudTrail"),
         ({"group": "a HIDDEN_DUE_TO_SECURITY_REASONS"}, "group is hidden by CloudTrail"),
         ({"taskDefinition": None}, "taskDefinition is missing"),
-        ({"omitted": True}, "omitted is not a parameter that botocore's RunTask knows"),
+        ({"omitted": True}, "omitted is unknown to botocore's model"),
         ({"a secret": 1}, "a member with an odd name is not a parameter"),
         ({"count": "1"}, "count is not of type integer"),
         ({"count": True}, "count is not of type integer"),

@@ -30,11 +30,12 @@ from rehearsal import load_definitions, load_event
 from rehearsal.ecs import family_of
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task import chain, decision, definition, handler, recover, wait
-from retry_run_task.chain import CHAIN_TAGS, ORIGIN_TAG, Chain
+from retry_run_task import chain, decision, handler, proof, recover, wait
+from retry_run_task.chain import CHAIN_TAGS, ORIGIN_TAG, OUR_TAGS, Chain
 from retry_run_task.failed_call import write_time
 from retry_run_task.handler import End
 from retry_run_task.outcome import Outcome
+from retry_run_task.proof import Proof
 
 CALLERS = (
     "launched.fargate-capacity-rule",
@@ -370,7 +371,7 @@ def without_ours(parameters: dict[str, Any]) -> dict[str, Any]:
     """A request without what a retry changes: token, reference, count, and AWS's tags and ours."""
     changed = ("clientToken", "referenceId", "count", "tags")
     kept = {k: v for k, v in parameters.items() if k not in changed and v is not None}
-    tags = [t for t in parameters.get("tags") or [] if t["key"] not in CHAIN_TAGS]
+    tags = [t for t in parameters.get("tags") or [] if t["key"] not in OUR_TAGS]
     return kept | {"tags": [t for t in tags if not t["key"].startswith("aws:")]}
 
 
@@ -401,7 +402,7 @@ def test_the_safeguards_hold_under_faults() -> None:
 
 # Mutants of the function, each caught by one of the checks: tests of the test.
 
-REAL_END, REAL_RESTORE = decision._end, definition.restore
+REAL_END, REAL_PROVE = decision._end, proof.prove
 REAL_TOKEN = chain.client_token
 REAL_RETRY, REAL_SCHEDULE = handler.retry, wait.schedule
 NUMBERS = count()
@@ -444,9 +445,9 @@ def gives_up_on_replays(call: Any, progress: Any, settings: Any) -> Any:
     return End(Chain(call.event_id, call.event_time, 0, 0), Outcome.EXHAUSTED)
 
 
-def tells_values(*arguments: Any) -> tuple[dict[str, Any], str]:
-    request, _ = REAL_RESTORE(*arguments)
-    return request, json.dumps(request["overrides"])
+def tells_values(*arguments: Any) -> Proof:
+    proof = REAL_PROVE(*arguments)
+    return replace(proof, note=json.dumps(proof.overrides))
 
 
 MUTANTS = [
@@ -457,7 +458,7 @@ MUTANTS = [
     (handler, "retry", gives_up_on_replays, "check_that_a_replay_starts_what_never_ran"),
     (decision, "exact_request", drops_overrides, "every_request_is_its_callers"),
     (decision, "_end", gives_two_attempts_more, "no_chain_exceeds_its_budget"),
-    (recover, "restore", tells_values, "nothing_hidden_leaks"),
+    (recover, "prove", tells_values, "nothing_hidden_leaks"),
 ]
 
 

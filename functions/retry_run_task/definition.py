@@ -24,7 +24,7 @@ VARIABLES = r"<[A-Za-z0-9_.-]+>"
 KEYWORDS = r"<aws\.scheduler\.[^<>]*>"
 
 # Members of `EcsParameters` with another name in RunTask. All others begin with a capital.
-NAMES = {"TaskDefinitionArn": "taskDefinition", "TaskCount": "count", "TagList": "tags"}
+NAMES = {"TaskDefinitionArn": "taskDefinition", "TaskCount": "count"}
 
 # For how long after its time, and its flexible window, Scheduler may still try a call: at most a
 # day (RetryPolicy `MaximumEventAgeInSeconds`, Scheduler API reference).
@@ -58,6 +58,11 @@ class Definition:
         """The ARN of the role that it calls with; empty without one."""
         role: str = self.target.get("RoleArn", "")
         return role
+
+    @property
+    def is_rule(self) -> bool:
+        """Is it a rule's, not a schedule's?"""
+        return self.arn.split(":")[2] == "events"
 
     @property
     def is_universal(self) -> bool:
@@ -116,14 +121,15 @@ def request_of(definition: Definition, run_task: StructureShape) -> dict[str, An
     parameters = target["EcsParameters"]
     request = {NAMES.get(name, _lower(name)): value for name, value in parameters.items()}
     if "tags" in request:
-        request["tags"] = _tags(parameters)
+        request["tags"] = _tags(request["tags"], definition)
     if "networkConfiguration" in request:
         vpc = request["networkConfiguration"].get("awsvpcConfiguration", {})
         configuration = {_lower(name): value for name, value in vpc.items()}
         request["networkConfiguration"] = {"awsvpcConfiguration": configuration}
-    overrides = _overrides(definition, run_task.members["overrides"])
+    if overrides := _overrides(definition, run_task.members["overrides"]):
+        request["overrides"] = overrides
     # One task is the default of both services (EcsParameters `TaskCount`).
-    return {"cluster": target["Arn"], "count": 1} | request | {"overrides": overrides}
+    return {"cluster": target["Arn"], "count": 1} | request
 
 
 def checksum_of(request: Mapping[str, Any]) -> str:
@@ -157,7 +163,7 @@ def _overrides(definition: Definition, shape: Shape) -> Any:
         path = "InputTransformer.InputTemplate"
         return exact(_read(transformer["InputTemplate"], VARIABLES, path), shape, path)
     # A rule's constant input is sent as it is; what looks like a keyword is one to Scheduler only.
-    keywords = KEYWORDS if ":scheduler:" in definition.arn else None
+    keywords = None if definition.is_rule else KEYWORDS
     return exact(_read(target.get("Input", "{}"), keywords, "Input"), shape, "Input")
 
 
@@ -227,14 +233,14 @@ def _with_names_of(shape: Shape, value: Any, path: str) -> Any:
     return renamed
 
 
-def _tags(parameters: Mapping[str, Any]) -> list[dict[str, str]]:
-    """RunTask's tags, of a rule's `TagList` (`Key` and `Value`) or a schedule's `Tags` (maps).
+def _tags(tags: list[dict[str, str]], definition: Definition) -> list[dict[str, str]]:
+    """RunTask's tags, of those of a rule (a TagList of `Key` and `Value`) or of a schedule (maps).
 
     A map has a tag for each of its members (a guess where there are several).
     """
-    if "TagList" in parameters:
-        return [{"key": tag["Key"], "value": tag["Value"]} for tag in parameters["TagList"]]
-    return [{"key": k, "value": v} for tag in parameters["Tags"] for k, v in tag.items()]
+    if definition.is_rule:
+        return [{"key": tag["Key"], "value": tag["Value"]} for tag in tags]
+    return [{"key": key, "value": value} for tag in tags for key, value in tag.items()]
 
 
 def _lower(name: str) -> str:

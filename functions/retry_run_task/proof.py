@@ -306,9 +306,11 @@ def _environments(
 
 
 def _says(member: str, request: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """How a request differs from the call in this member. Only names of task definitions show."""
+    """How a request differs from the call in this member; of values, only task definitions show."""
+    if member not in request:
+        return f"has no {member}, which the call has"
     if member != "taskDefinition":
-        return f"does not make this call now: its {member} differs"
+        return f"differs from the call in {member}"
     now, then = (str(r[member]).rpartition("/")[2] for r in (request, asked))
     return f"starts {now} now, and the call asked for {then}"
 

@@ -8,6 +8,8 @@ from typing import Any
 from retry_run_task.failed_call import write_time
 from retry_run_task.request import HIDDEN
 
+LAMBDA = "Boto3/1.40.4 md/Botocore#1.40.4 exec-env/AWS_Lambda_python3.13"
+
 
 def run_task_event(
     parameters: Mapping[str, Any],
@@ -19,9 +21,11 @@ def run_task_event(
     account: str,
     role_arn: str,
     session: str,
+    user_agent: str = LAMBDA,
+    invoked_by: str | None = None,
     error: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
-    """A complete envelope, of a call that a Lambda function made with this role and session.
+    """A complete envelope, of a call with this role and session: a Lambda function's, if not given.
 
     `error` is the code and message of a call that ECS rejected.
     """
@@ -40,13 +44,14 @@ def run_task_event(
                     "userName": role,
                 }
             },
+            **({"invokedBy": invoked_by} if invoked_by else {}),
         },
         "eventTime": write_time(moment),
         "eventSource": "ecs.amazonaws.com",
         "eventName": "RunTask",
         "awsRegion": region,
-        "sourceIPAddress": "34.240.0.10",
-        "userAgent": "Boto3/1.40.4 md/Botocore#1.40.4 exec-env/AWS_Lambda_python3.13",
+        "sourceIPAddress": invoked_by or "34.240.0.10",
+        "userAgent": user_agent,
         "requestParameters": hide_environment(parameters),
         "responseElements": copy.deepcopy(response),
         "eventID": event_id,

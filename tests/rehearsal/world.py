@@ -26,11 +26,13 @@ from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
 from rehearsal.bus import AccessDenied, OutcomeBus
+from rehearsal.callers import failed_call_of
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.ecs import ScarceEcs
 from rehearsal.pattern import matches
 from rehearsal.template import Stack
 from retry_run_task import handler as function
+from retry_run_task.definition import Definition
 from retry_run_task.failed_call import write_time
 from retry_run_task.progress import RESULT
 
@@ -179,11 +181,13 @@ class World:
             events.put_rule(Name=rule["Name"], EventBusName=bus, EventPattern='{"source": ["x"]}')
             events.put_targets(Rule=rule["Name"], EventBusName=bus, Targets=rule["Targets"])
         for schedule in definitions.get("Schedules", []):
-            group = schedule["GroupName"]
+            group = schedule.get("GroupName", "default")
             # moto would empty a group that is there already.
             if group not in [g["Name"] for g in scheduler.list_schedule_groups()["ScheduleGroups"]]:
                 scheduler.create_schedule_group(Name=group)
-            scheduler.create_schedule(**schedule)
+            # GetSchedule shows these as well.
+            shown = ("Arn", "CreationDate", "LastModificationDate", "ResponseMetadata")
+            scheduler.create_schedule(**{k: v for k, v in schedule.items() if k not in shown})
         self._clock.move_to(self.now)
 
     def begin(self, event: Mapping[str, Any]) -> None:
@@ -198,6 +202,18 @@ class World:
         error = detail.get("errorCode")
         self.tell("ECS", f"RunTask by {who}: {_answer(parameters, response, error)}")
         self.publish(event, CLOUDTRAIL_LATENCY)
+
+    def fire(self, definition: Definition, **changes: Any) -> dict[str, Any]:
+        """A rule or schedule makes its call now, and ECS places nothing: the event of it.
+
+        `changes` are to the parameters of the call.
+        """
+        event_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{definition.arn}/{self.now}"))
+        event = failed_call_of(
+            definition, function.run_task_shape(), moment=self.now, event_id=event_id, **changes
+        )
+        self.begin(event)
+        return event
 
     @property
     def tasks(self) -> list[str]:

@@ -1,0 +1,90 @@
+"""EventBridge and EventBridge Scheduler as callers: the RunTask calls that their targets make."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import boto3
+from botocore.model import StructureShape
+
+from rehearsal.cloudtrail import run_task_event
+from rehearsal.ecs import CAPACITY
+from retry_run_task.caller import RULE_PREFIX, SCHEDULE_PREFIX
+from retry_run_task.definition import Definition, definition_of, request_of
+from retry_run_task.request import AnyText
+
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
+
+# As a record of 2024-11 shows Scheduler; rules show their service's name (aws-facts, section 1).
+SCHEDULERS_AGENT = "AmazonEventBridgeScheduler aws-sdk-java/2.28.29 md/io#async md/http#NettyNio"
+RULES_SERVICE = "events.amazonaws.com"
+
+# What AWS shows of the flags that a definition does not state (a record of a rule's call).
+FLAGS = {"enableECSManagedTags": False, "enableExecuteCommand": False}
+
+
+def rule(name: str, bus: str = "default", target: int = 0) -> Definition:
+    """A target of a rule in the account, as EventBridge shows it."""
+    events: EventBridgeClient = boto3.client("events")
+    path = name if bus == "default" else f"{bus}/{name}"
+    arn = events.describe_rule(Name=name, EventBusName=bus)["Arn"]
+    assert arn.endswith(f":rule/{path}")
+    targets = events.list_targets_by_rule(Rule=name, EventBusName=bus)["Targets"]
+    shape = events.meta.service_model.shape_for("Target")
+    return Definition(arn, targets[target], cast("StructureShape", shape))
+
+
+def schedule(name: str, group: str = "default") -> Definition:
+    """The target of a schedule in the account, as Scheduler shows it."""
+    scheduler: EventBridgeSchedulerClient = boto3.client("scheduler")
+    shape = scheduler.meta.service_model.shape_for("Target")
+    found = scheduler.get_schedule(Name=name, GroupName=group)
+    return definition_of(found, cast("StructureShape", shape))
+
+
+def parameters_of(definition: Definition, run_task: StructureShape) -> dict[str, Any]:
+    """The whole request: what the target defines, filled in, and what AWS adds to it."""
+    request: dict[str, Any] = FLAGS | filled(request_of(definition, run_task))
+    if not definition.is_universal:
+        prefix = RULE_PREFIX if definition.is_rule else SCHEDULE_PREFIX
+        request["startedBy"] = f"{prefix}{definition.name}"[:36]
+    return request
+
+
+def failed_call_of(
+    definition: Definition,
+    run_task: StructureShape,
+    *,
+    moment: datetime,
+    event_id: str,
+    reason: str = CAPACITY,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The event of the target's call, in which ECS placed nothing; `changes` to its parameters."""
+    _, _, service, region, account, _ = definition.arn.split(":", 5)
+    assert service in ("events", "scheduler")
+    return run_task_event(
+        parameters_of(definition, run_task) | changes,
+        {"tasks": [], "failures": [{"reason": reason}]},
+        event_id=event_id,
+        moment=moment,
+        region=region,
+        account=account,
+        role_arn=definition.role,
+        session="5d41402abc4b2a76b9719d911017c592",
+        user_agent=RULES_SERVICE if definition.is_rule else SCHEDULERS_AGENT,
+        invoked_by=RULES_SERVICE if definition.is_rule else None,
+    )
+
+
+def filled(value: Any) -> Any:
+    """The value with some text for all that is filled in when a definition fires."""
+    if isinstance(value, AnyText):
+        return "filled in".join(value.parts or ("", ""))
+    if isinstance(value, list):
+        return [filled(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: filled(member) for name, member in value.items()}
+    return value
