@@ -256,7 +256,7 @@ def test_permanent_reasons_are_not_retried_unless_another_one_may_pass(
         ({"group": "a HIDDEN_DUE_TO_SECURITY_REASONS"}, "group is hidden by CloudTrail"),
         ({"taskDefinition": None}, "taskDefinition is missing"),
         ({"omitted": True}, "omitted is unknown to botocore's model"),
-        ({"a secret": 1}, "a member with an odd name is not a parameter"),
+        ({"a secret": 1}, "a member with an odd name is unknown"),
         ({"count": "1"}, "count is not of type integer"),
         ({"count": True}, "count is not of type integer"),
         ({"count": 1.0}, "count is not of type integer"),

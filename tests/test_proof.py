@@ -509,6 +509,17 @@ def test_a_one_time_schedule_calls_from_its_time_on_for_a_day() -> None:
                 assert "was not due when the call was made" in refusal(found)
 
 
+def test_no_role_is_not_the_role_of_a_definition_without_one() -> None:
+    made = target()
+    made.pop("RoleArn")  # EventBridge wants one for ECS
+    with world(a_rule("nightly", target())) as found:
+        event = found.fire(rule("nightly"))
+        event["detail"]["userIdentity"].pop("sessionContext")
+        found.define(a_rule("nightly", made))
+        found.run()
+        assert refusal(found).startswith("the role of its caller is not that of ")
+
+
 def test_an_sdk_s_call_is_held_by_nobody() -> None:
     with world(a_rule()) as found:
         event = found.fire(rule("nightly"))
@@ -517,20 +528,20 @@ def test_an_sdk_s_call_is_held_by_nobody() -> None:
         detail.update(sourceIPAddress="192.0.2.1", userAgent="Boto3/1.40.1")
         found.run()
         assert refusal(found) == (
-            "its caller is no EventBridge rule or schedule, so that nobody else holds it: put it "
+            "its caller is no EventBridge rule or schedule, in which it could be looked up: put it "
             "into `command`, an `environmentFiles` entry or the task definition, which are not "
             "hidden."
         )
         assert not [point for point in found.points if "List" in point]
 
 
-def test_how_many_more_do_not_fit_is_told() -> None:
+def test_how_many_do_not_fit_is_said() -> None:
     targets = [target(NetworkConfiguration=None), target(LaunchType="EC2"), target(Group="x")]
     with world(a_rule("nightly", target())) as found:
         found.fire(rule("nightly"))
         found.define(a_rule("nightly", *targets))
         found.run()
-        assert refusal(found).endswith(f"{BY_HAND[:-1]} (2 more do not fit either).")
+        assert refusal(found).endswith(f"{BY_HAND[:-1]} (of 3 definitions, none fits).")
 
 
 # What is tried to get past it. Each attack is repelled, and each has a mutant that lets it through.

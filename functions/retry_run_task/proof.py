@@ -133,8 +133,8 @@ def source_of(
         return Search("universal", "", True, role, call.event_time, begun)
     raise not_recovered(
         asked,
-        "its caller is no EventBridge rule or schedule, so that nobody else holds it: put it into "
-        "`command`, an `environmentFiles` entry or the task definition, which are not hidden",
+        "its caller is no EventBridge rule or schedule, in which it could be looked up: put it "
+        "into `command`, an `environmentFiles` entry or the task definition, which are not hidden",
     )
 
 
@@ -265,7 +265,7 @@ def _other_caller(definition: Definition, asked: Mapping[str, Any], search: Sear
     if definition.changed is not None and definition.changed >= called_at:
         # Whatever it is now, it may have been the one.
         raise not_recovered(asked, f"{title} was changed after the call; {BY_HAND}")
-    if search.role is not None and search.role != definition.role:
+    if search.role is not None and not search.role == definition.role != "":
         return Unfit(2, f"the role of its caller is not that of {title}; {BY_HAND}")
     if _is_sibling(definition, search):
         raise not_recovered(asked, f"{title} {_SIBLING}")
@@ -319,7 +319,7 @@ def _why_none(wrong: Sequence[Unfit], source: Source) -> str:
     """Why no definition is right: the nearest one's reason."""
     if wrong:
         nearest = max(wrong, key=lambda unfit: unfit.nearness)
-        others = f" ({len(wrong) - 1} more do not fit either)" if len(wrong) > 1 else ""
+        others = f" (of {len(wrong)} definitions, none fits)" if len(wrong) > 1 else ""
         return nearest.why + others
     if isinstance(source, Known):
         return f"{title_of(source.arn)} was deleted after an earlier attempt; {BY_HAND}"

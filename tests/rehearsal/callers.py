@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
+import botocore.session
 from botocore.model import StructureShape
 
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.ecs import CAPACITY
 from retry_run_task.caller import RULE_PREFIX, SCHEDULE_PREFIX
-from retry_run_task.definition import Definition, definition_of, request_of
-from retry_run_task.request import AnyText
+from retry_run_task.definition import Definition, definition_of, is_universal, request_of
+from retry_run_task.request import AnyText, NotExact, exact
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -23,6 +24,48 @@ RULES_SERVICE = "events.amazonaws.com"
 
 # What AWS shows of the flags that a definition does not state (a record of a rule's call).
 FLAGS = {"enableECSManagedTags": False, "enableExecuteCommand": False}
+
+
+# What GetSchedule shows and CreateSchedule does not take.
+SHOWN_ONLY = ("Arn", "CreationDate", "LastModificationDate", "ResponseMetadata")
+
+
+def check(definitions: Mapping[str, Any]) -> None:
+    """Raises NotExact, naming the member, if these rules and schedules could not be made.
+
+    Whether their targets make a call is for the function to say.
+    """
+    session = botocore.session.get_session()
+    rules = session.get_service_model("events").operation_model("PutTargets").input_shape
+    scheduler = session.get_service_model("scheduler")
+    schedules = scheduler.operation_model("CreateSchedule").input_shape
+    for i, each in enumerate(_list(definitions, "Rules")):
+        if "Name" not in each:
+            raise NotExact(f"Rules[{i}].Name", "is missing")
+        given = {"Rule": each["Name"], **{k: v for k, v in each.items() if k != "Name"}}
+        exact(given, cast("StructureShape", rules), f"Rules[{i}]")
+        for k, target in enumerate(each["Targets"]):
+            _check_target(target, f"Rules[{i}].Targets[{k}]")
+    for i, each in enumerate(_list(definitions, "Schedules")):
+        # botocore takes dates as text, which the model does not say.
+        taken = {k: v for k, v in each.items() if k not in (*SHOWN_ONLY, "StartDate", "EndDate")}
+        exact(taken, cast("StructureShape", schedules), f"Schedules[{i}]")
+        _check_target(each["Target"], f"Schedules[{i}].Target")
+
+
+def _list(definitions: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    listed = definitions.get(kind, [])
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise NotExact(kind, "is not a list of objects")
+    return listed
+
+
+def _check_target(target: Mapping[str, Any], path: str) -> None:
+    """What a target that starts a task needs beyond what the models say."""
+    needed = ("RoleArn", "Input" if is_universal(target["Arn"]) else "EcsParameters")
+    for name in needed:
+        if name not in target:
+            raise NotExact(f"{path}.{name}", "is missing")
 
 
 def rule(name: str, bus: str = "default", target: int = 0) -> Definition:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rehearsal import EVENTS
+from rehearsal.callers import check
 from rehearsal.cloudtrail import hide_environment
 from rehearsal.ecs import CAPACITY
 from rehearsal.storm import POLICIES, USUAL_OUTAGE, Storm, report
 from rehearsal.template import BadParameter, Stack
 from rehearsal.world import World
 from retry_run_task.failed_call import NotAFailedCall
+from retry_run_task.request import NotExact
 
 EPILOG = """\
 examples:
@@ -135,6 +137,13 @@ def read_definitions(options: argparse.Namespace) -> dict[str, Any]:
     definitions = _read_json(path)
     if not isinstance(definitions, dict) or not definitions.keys() <= {"Rules", "Schedules"}:
         raise BadInput(f'{path}: not {{"Rules": […], "Schedules": […]}}, as in events/definitions/')
+    try:
+        check(definitions)
+    except NotExact as problem:
+        raise BadInput(
+            f"{path}: {problem}: give Targets as `aws events list-targets-by-rule` shows them, "
+            "and each schedule as `aws scheduler get-schedule` does"
+        ) from problem
     return definitions
 
 

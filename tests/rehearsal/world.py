@@ -26,7 +26,7 @@ from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
 from rehearsal.bus import AccessDenied, OutcomeBus
-from rehearsal.callers import failed_call_of
+from rehearsal.callers import SHOWN_ONLY, failed_call_of
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.ecs import ScarceEcs
 from rehearsal.pattern import matches
@@ -185,9 +185,8 @@ class World:
             # moto would empty a group that is there already.
             if group not in [g["Name"] for g in scheduler.list_schedule_groups()["ScheduleGroups"]]:
                 scheduler.create_schedule_group(Name=group)
-            # GetSchedule shows these as well.
-            shown = ("Arn", "CreationDate", "LastModificationDate", "ResponseMetadata")
-            scheduler.create_schedule(**{k: v for k, v in schedule.items() if k not in shown})
+            given = {k: v for k, v in schedule.items() if k not in SHOWN_ONLY}
+            scheduler.create_schedule(**given)
         self._clock.move_to(self.now)
 
     def begin(self, event: Mapping[str, Any]) -> None:
