@@ -15,8 +15,10 @@ from rehearsal import EVENT_NAMES, ROOT, load_event
 from rehearsal.cli import main
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task.caller import GROUPS
+from retry_run_task.caller import GROUPS, RULE_PREFIX, SCHEDULE_PREFIX
 from retry_run_task.outcome import Outcome
+from retry_run_task.proof import LONGEST_STARTED_BY
+from retry_run_task.recover import MOST_UNIVERSAL
 
 README = (ROOT / "README.md").read_text("utf-8")
 FARGATE = "events/launched.fargate-capacity-rule.json"
@@ -175,3 +177,10 @@ def test_the_linked_files_exist() -> None:
         path, _, anchor = target.partition("#")
         assert (ROOT / path).exists(), target
         assert not anchor or anchor in anchors, target
+
+
+def test_the_lengths_of_cut_names_are_those_of_the_code() -> None:
+    rule, schedule = (LONGEST_STARTED_BY - len(p) for p in (RULE_PREFIX, SCHEDULE_PREFIX))
+    assert f"room for {rule} characters of a rule's name and {schedule} of a schedule's" in README
+    assert f"name one-time schedules with at most {schedule} characters" in README
+    assert f"up to {MOST_UNIVERSAL:,}: such a call" in README

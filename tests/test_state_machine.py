@@ -27,6 +27,10 @@ from moto.ecs.exceptions import ECSException
 
 from conftest import NOW
 from rehearsal import load_definitions, load_event
+from rehearsal.callers import parameters_of
+from rehearsal.callers import rule as rule_of
+from rehearsal.callers import schedule as schedule_of
+from rehearsal.cloudtrail import hide_environment
 from rehearsal.ecs import family_of
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -43,6 +47,7 @@ CALLERS = (
     "launched.fargate-capacity-sdk-client-token",
     "launched.hidden-environment-rule",
     "launched.hidden-environment-schedule",
+    "launched.hidden-environment-universal-target",
     "left-alone.partial-placement",  # its count is 5; here, none of them is placed at first
 )
 # Every request that the function makes: its process may die before it and after it.
@@ -148,26 +153,33 @@ class Faults(RuleBasedStateMachine):
         event["detail"]["eventID"] = family
         job = Job(copy.deepcopy(parameters), family)
         if "hidden" in caller:
-            self.hide_environment(job, caller, parameters)
+            job.secret = f"secret-of-{family}"
+            job.parameters = self.define(caller, family, job.secret)
+            event["detail"]["requestParameters"] = hide_environment(job.parameters)
         self.jobs[family] = job
         if not capacity:
             self.world.ecs.families_without_capacity.add(family)
         self.world.pending.append(event)
 
-    def hide_environment(self, job: Job, caller: str, shown: dict[str, Any]) -> None:
-        """The job's rule or schedule holds a secret of its own, which `shown` does not show."""
-        job.secret = f"secret-of-{job.origin}"
-        (container,) = job.parameters["overrides"]["containerOverrides"]
-        container["environment"] = [{"name": "SECRET", "value": job.secret}]
+    def define(self, caller: str, family: str, secret: str) -> dict[str, Any]:
+        """The job's rule or schedule holds a secret of its own: the call that it makes."""
         definitions = load_definitions(caller)
         (made_by,) = definitions["Rules"] or definitions["Schedules"]
-        made_by["Name"] = job.origin
+        made_by["Name"] = family
         target = made_by["Targets"][0] if definitions["Rules"] else made_by["Target"]
-        target["Input"] = json.dumps(job.parameters["overrides"])
-        target["EcsParameters"]["TaskDefinitionArn"] = shown["taskDefinition"]
-        service, _, _ = shown["startedBy"].partition("/")
-        shown["startedBy"] = job.parameters["startedBy"] = f"{service}/{job.origin}"
+        given = json.loads(target["Input"])
+        if "EcsParameters" in target:
+            target["EcsParameters"]["TaskDefinitionArn"] = family
+            given["containerOverrides"][0]["environment"] = [{"name": "SECRET", "value": secret}]
+        else:
+            given["TaskDefinition"] = family
+            (container,) = given["Overrides"]["ContainerOverrides"]
+            container["Environment"] = [{"Name": "SECRET", "Value": secret}]
+        target["Input"] = json.dumps(given)
         self.world.define(definitions)
+        if definitions["Rules"]:
+            return parameters_of(rule_of(family), handler.run_task_shape())
+        return parameters_of(schedule_of(family, made_by["GroupName"]), handler.run_task_shape())
 
     # What AWS does.
 
@@ -382,7 +394,7 @@ def origin_of(letter: dict[str, Any]) -> str:
     return family_of(letter["detail"]["requestParameters"])
 
 
-PROFILE = hypothesis_settings(max_examples=60, stateful_step_count=25)
+PROFILE = hypothesis_settings(max_examples=80, stateful_step_count=25)
 
 
 def test_the_safeguards_hold_under_faults() -> None:
