@@ -936,6 +936,28 @@ def test_a_thousand_universal_schedules_are_read(monkeypatch: pytest.MonkeyPatch
     assert sent(attacked("too many universal schedules")) == [SECRET]
 
 
+def test_a_universal_schedule_that_cannot_call_is_no_candidate() -> None:
+    broken = universal() | {"Input": "{"}
+    with world(a_schedule("a", universal()), a_schedule("b", broken)) as found:
+        by_its_schedule(found, "a")
+        assert sent(found) == [SECRET]
+        found.calls.clear()
+        found.fire(schedule("a"))
+        delete_schedule("a")
+        found.run()
+        assert refusal(found) == f"the schedule b in the group default cannot make a call{BY_HAND}"
+
+
+def test_a_known_definition_that_cannot_be_used_any_more_was_changed() -> None:
+    with world(a_rule(), failures=1) as found:
+        found.fire(rule("nightly"))
+        while not found.outcomes:
+            found.step()
+        found.define(a_rule("nightly", with_input("[]")))
+        found.run()
+        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{BY_HAND}"
+
+
 def test_a_rule_with_the_same_checksum_has_to_fit_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "checksum_of", lambda _: "0000")
     with world(a_rule(), failures=1) as found:

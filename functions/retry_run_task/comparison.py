@@ -83,10 +83,11 @@ def _network(request: Mapping[str, Any]) -> object:
     return subnets, groups, vpc.get("assignPublicIp", "DISABLED")
 
 
-def _has_tags(asked: Mapping[str, Any], tags: list[Any]) -> bool:
+def _has_tags(asked: Mapping[str, Any], tags: Any) -> bool:
     """Has the call all of these tags, but for ours?"""
-    return all(
-        tag.get("key") in OUR_TAGS or any(_is_same(tag, shown) for shown in asked.get("tags", []))
+    return isinstance(tags, AnyText) or all(
+        (isinstance(tag, dict) and tag.get("key") in OUR_TAGS)
+        or any(_is_same(tag, shown) for shown in asked.get("tags", []))
         for tag in tags
     )
 
