@@ -22,6 +22,7 @@ UNIVERSAL = ":scheduler:::aws-sdk:ecs:runTask"
 # keywords (Scheduler user guide, "Adding context attributes").
 VARIABLES = r"<[A-Za-z0-9_.-]+>"
 KEYWORDS = r"<aws\.scheduler\.[^<>]*>"
+NOTHING = r"(?!)"
 
 # Members of `EcsParameters` with another name in RunTask. All others begin with a capital.
 NAMES = {"TaskDefinitionArn": "taskDefinition", "TaskCount": "count"}
@@ -104,7 +105,7 @@ def task_of(definition: Definition) -> tuple[object, object]:
     if not definition.is_universal:
         return definition.target["Arn"], definition.target["EcsParameters"]["TaskDefinitionArn"]
     given = _universal_input(definition)
-    return given.get("Cluster", "default"), given.get("TaskDefinition")
+    return given.get("Cluster") or "default", given.get("TaskDefinition")
 
 
 def request_of(definition: Definition, run_task: StructureShape) -> dict[str, Any]:
@@ -163,8 +164,8 @@ def _overrides(definition: Definition, shape: Shape) -> Any:
         path = "InputTransformer.InputTemplate"
         return exact(_read(transformer["InputTemplate"], VARIABLES, path), shape, path)
     # A rule's constant input is sent as it is; what looks like a keyword is one to Scheduler only.
-    keywords = None if definition.is_rule else KEYWORDS
-    return exact(_read(target.get("Input", "{}"), keywords, "Input"), shape, "Input")
+    filled = NOTHING if definition.is_rule else KEYWORDS
+    return exact(_read(target.get("Input", "{}"), filled, "Input"), shape, "Input")
 
 
 def _universal_input(definition: Definition) -> dict[str, Any]:
@@ -174,19 +175,19 @@ def _universal_input(definition: Definition) -> dict[str, Any]:
     return given
 
 
-def _read(text: str, filled: str | None, path: str) -> Any:
+def _read(text: str, filled: str, path: str) -> Any:
     """The JSON in a text; what is filled in (a regular expression) is AnyText.
 
     Inside of quotes it is text, and outside of them it may be any value.
     """
-    # Stand for what is filled in: no text can hold its own checksum.
-    in_text = hashlib.sha256(text.encode()).hexdigest()
-    in_value = in_text[::-1]
+    # Stand for what is filled in: no text can hold its own checksum. The brackets keep it out of
+    # messages, which name members that are plain words.
+    checksum = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    in_text, in_value = f"<{checksum}>", f"<{checksum[::-1]}>"
 
     def mark(found: re.Match[str]) -> str:
-        if found[0].startswith('"'):
-            return re.sub(filled or "$^", in_text, found[0])
-        return f'"{in_value}"'
+        is_quoted = found[0].startswith('"')
+        return re.sub(filled, in_text, found[0]) if is_quoted else f'"{in_value}"'
 
     def marked(value: Any) -> Any:
         if isinstance(value, list):
@@ -198,8 +199,7 @@ def _read(text: str, filled: str | None, path: str) -> Any:
         is_filled = isinstance(value, str) and in_text in value
         return AnyText(tuple(value.split(in_text))) if is_filled else value
 
-    if filled is not None:
-        text = re.sub(rf'"(?:[^"\\]|\\.)*"|{filled}', mark, text, flags=re.DOTALL)
+    text = re.sub(rf'"(?:[^"\\]|\\.)*"|{filled}', mark, text, flags=re.DOTALL)
     try:
         return marked(json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, path)))
     except (ValueError, RecursionError) as error:
