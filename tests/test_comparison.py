@@ -87,6 +87,33 @@ def test_what_is_another_value_differs(path: tuple[Any, ...], settings: Settings
     assert differs(changed(path, other), REQUEST, settings) == expected
 
 
+def test_text_that_is_filled_in_has_to_fit_around_what_is_not(settings: Settings) -> None:
+    command = ("overrides", "containerOverrides", 0, "command")
+    for parts, expected in ((("a", "l"), None), (("b", ""), "overrides")):
+        request = changed(command, ["run", AnyText(parts)])
+        assert differs(request, REQUEST, settings) == expected
+    for cut in (["run"], ["run", "all", "days"], [AnyText()]):
+        assert differs(changed(command, cut), REQUEST, settings) == "overrides"
+    for member in ("cluster", "taskDefinition"):
+        request = REQUEST | {member: AnyText(("x", ""))}
+        assert differs(request, REQUEST, settings) == member
+
+
+def test_no_network_is_none(settings: Settings) -> None:
+    without = {name: value for name, value in REQUEST.items() if name != "networkConfiguration"}
+    nothing: list[dict[str, Any]] = [{}, {"networkConfiguration": {}}]
+    nothing.append({"networkConfiguration": {"awsvpcConfiguration": {}}})
+    for one in nothing:
+        for other in nothing:
+            assert differs(without | one, without | other, settings) is None
+        assert differs(without | one, REQUEST, settings) == "networkConfiguration"
+
+
+def test_what_a_retry_does_not_repeat_is_not_compared(settings: Settings) -> None:
+    stated = {"clientToken": "x", "referenceId": "y"}
+    assert differs(REQUEST | stated, REQUEST, settings) is None
+
+
 @pytest.mark.parametrize("member", [m for m in REQUEST if m not in ("cluster", "taskDefinition")])
 def test_what_only_the_call_has_is_an_addition_of_aws_s_unless_it_has_to_be_equal(
     member: str, settings: Settings
@@ -122,6 +149,7 @@ def test_names_and_arns_name_the_same(settings: Settings) -> None:
     assert is_family("nightly:9", asked, settings)
     assert not is_family("nightly-2:7", asked, settings)
     assert is_cluster("default", {}, settings)
+    assert not is_cluster("jobs", {}, settings)
     for odd in (None, 7, ["jobs"]):
         assert not is_cluster(odd, asked, settings)
         assert not is_family(odd, asked, settings)

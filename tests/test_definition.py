@@ -18,7 +18,7 @@ from retry_run_task.definition import (
     UNIVERSAL,
     Definition,
     checksum_of,
-    definition_of,
+    due_of,
     request_of,
     task_of,
     title_of,
@@ -47,13 +47,13 @@ def by_rule(parameters: Any = None, **target: Any) -> Definition:
 def by_schedule(parameters: Any = None, **target: Any) -> Definition:
     ecs = {"TaskDefinitionArn": TASK, **(parameters or {})}
     whole = {"Arn": CLUSTER, "RoleArn": "arn:aws:iam::1:role/r", "EcsParameters": ecs, **target}
-    return Definition(SCHEDULE_ARN, whole, shape("scheduler"))
+    return Definition(SCHEDULE_ARN, whole, shape("scheduler"), {"State": "ENABLED"})
 
 
 def universal(request: Any) -> Definition:
     text = request if isinstance(request, str) else json.dumps(request)
     target = {"Arn": f"arn:aws{UNIVERSAL}", "RoleArn": "arn:aws:iam::1:role/r", "Input": text}
-    return Definition(SCHEDULE_ARN, target, shape("scheduler"))
+    return Definition(SCHEDULE_ARN, target, shape("scheduler"), {"State": "ENABLED"})
 
 
 @pytest.mark.parametrize(
@@ -219,6 +219,15 @@ def test_a_variable_may_stand_for_whatever_the_model_takes(run_task: StructureSh
     assert request_of(by_rule(InputPath="$.detail"), run_task)["overrides"] == AnyText()
 
 
+@pytest.mark.parametrize(
+    "word", ["schedule-arn", "scheduled-time", "execution-id", "attempt-number"]
+)
+def test_each_keyword_is_one(word: str, run_task: StructureShape) -> None:
+    text = f'{{"cpu": "<aws.scheduler.{word}>", "memory": <aws.scheduler.{word}>}}'
+    expected = {"cpu": AnyText(("", "")), "memory": AnyText()}
+    assert request_of(by_schedule(Input=text), run_task)["overrides"] == expected
+
+
 def test_keywords_of_scheduler_are_any_text_to_scheduler_alone(run_task: StructureShape) -> None:
     text = '{"cpu": "at <aws.scheduler.scheduled-time>"}'
     assert request_of(by_schedule(Input=text), run_task)["overrides"] == {
@@ -291,6 +300,7 @@ def test_any_text_is_text_between_its_parts(
             for n in range(5)
         ],
         (by_rule(Input='{"\ud800": 1}'), "Input.a member with an odd name is unknown"),
+        (Definition(ARN, {"Id": "1", "Arn": CLUSTER}, shape("events")), "EcsParameters is missing"),
         (universal({}), "Input.taskDefinition is missing"),
         (universal("[]"), "Input is not an object"),
         (universal({"TaskDefinition": "n", "Service": "x"}), "Input.Service is unknown"),
@@ -314,6 +324,9 @@ def test_the_task_is_known_where_the_rest_cannot_be_used() -> None:
     assert task_of(by_rule(Input="{")) == (CLUSTER, TASK)
     assert task_of(universal({"TaskDefinition": "n", "x": 1})) == ("default", "n")
     assert task_of(universal({"Cluster": "c"})) == ("c", None)
+    assert task_of(universal({"Cluster": None})) == ("default", None)
+    with pytest.raises(NotExact, match=r"^EcsParameters is missing"):
+        task_of(Definition(ARN, {"Id": "1", "Arn": CLUSTER}, shape("events")))
     with pytest.raises(NotExact):
         task_of(universal("{"))
 
@@ -351,31 +364,99 @@ def test_a_checksum_changes_with_the_request_and_with_nothing_else(
 # When a schedule could call.
 
 
-def described(**schedule: Any) -> Definition:
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    whole = {
-        "Arn": SCHEDULE_ARN,
-        "Target": by_schedule().target,
-        "CreationDate": moment,
-        "LastModificationDate": moment,
+MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
+DAY = timedelta(days=1)
+MADE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def described(**members: Any) -> Definition:
+    schedule = {
+        "CreationDate": MADE,
+        "LastModificationDate": MADE + DAY,
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "ScheduleExpression": "at(2026-11-23T00:00:00)",
     }
-    return definition_of(whole | schedule, shape("scheduler"))
+    return Definition(SCHEDULE_ARN, by_schedule().target, shape("scheduler"), schedule | members)
 
 
-def test_a_one_time_schedule_calls_within_its_window_and_a_day_of_retries() -> None:
-    first = datetime(2026, 11, 23, tzinfo=UTC)
-    assert described().once == (first, first + timedelta(days=1))
-    window = {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 30}
-    last = first + timedelta(days=1, minutes=30)
-    assert described(FlexibleTimeWindow=window).once == (first, last)
-    once = described(ScheduleExpressionTimezone="Asia/Tokyo").once
-    assert once is not None
-    assert once[0] == first - timedelta(hours=9)
-    for other in ("rate(1 hour)", "cron(0 0 * * ? *)"):
-        assert described(ScheduleExpression=other).once is None
-    with pytest.raises(
-        NotExact, match=r"^the time zone of the schedule nightly in the group default"
-    ):
-        described(ScheduleExpressionTimezone="Mars/Base")
+WINDOW = {"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 30}
+HOURLY = {"ScheduleExpression": "rate(1 hour)"}
+
+
+@pytest.mark.parametrize(
+    ("members", "first", "last"),
+    [
+        ({}, MIDNIGHT, MIDNIGHT + DAY),
+        ({"FlexibleTimeWindow": WINDOW}, MIDNIGHT, MIDNIGHT + DAY + timedelta(minutes=30)),
+        (
+            {"ScheduleExpressionTimezone": "Asia/Tokyo"},
+            MIDNIGHT - timedelta(hours=9),
+            MIDNIGHT + DAY - timedelta(hours=9),
+        ),
+        # A day is a day where the clocks are changed.
+        (
+            {
+                "ScheduleExpression": "at(2026-03-28T23:00:00)",
+                "ScheduleExpressionTimezone": "Europe/Berlin",
+            },
+            datetime(2026, 3, 28, 22, tzinfo=UTC),
+            datetime(2026, 3, 29, 22, tzinfo=UTC),
+        ),
+        ({"StartDate": MADE, "EndDate": MADE}, MIDNIGHT, MIDNIGHT + DAY),
+        (HOURLY, None, None),
+        (HOURLY | {"StartDate": MIDNIGHT}, MIDNIGHT, None),
+        (HOURLY | {"EndDate": MIDNIGHT}, None, MIDNIGHT + DAY),
+        (
+            HOURLY | {"EndDate": MIDNIGHT, "FlexibleTimeWindow": WINDOW},
+            None,
+            MIDNIGHT + DAY + timedelta(minutes=30),
+        ),
+        (HOURLY | {"State": "DISABLED"}, None, MADE + 2 * DAY),
+        (HOURLY | {"State": "DISABLED", "EndDate": MIDNIGHT}, None, MADE + 2 * DAY),
+        (HOURLY | {"State": "ENABLED", "StartDate": None, "EndDate": None}, None, None),
+    ],
+)
+def test_a_schedule_is_due_from_its_start_to_a_day_of_retries_after_its_end(
+    members: dict[str, Any], first: datetime | None, last: datetime | None
+) -> None:
+    assert due_of(described(**members)) == (first, last)
+    assert due_of(by_rule()) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"ScheduleExpressionTimezone": "Mars/Base"}, "ScheduleExpressionTimezone is unknown"),
+        ({"ScheduleExpression": "at(9999-12-31T23:59:59)"}, "ScheduleExpression is no time"),
+        ({"ScheduleExpression": "at(soon)"}, "ScheduleExpression is no time"),
+    ],
+)
+def test_a_time_that_cannot_be_read_is_named(members: dict[str, Any], problem: str) -> None:
+    with pytest.raises(NotExact, match=f"^{problem}"):
+        due_of(described(**members))
+
+
+@pytest.mark.parametrize(
+    ("members", "ends"),
+    [
+        ({}, True),
+        ({"ScheduleExpression": "at(soon)"}, True),
+        (HOURLY, False),
+        (HOURLY | {"EndDate": MIDNIGHT}, False),
+        (HOURLY | {"ActionAfterCompletion": "DELETE"}, False),
+        (HOURLY | {"EndDate": MIDNIGHT, "ActionAfterCompletion": "NONE"}, False),
+        (HOURLY | {"EndDate": MIDNIGHT, "ActionAfterCompletion": "DELETE"}, True),
+    ],
+)
+def test_a_schedule_that_makes_a_last_call_may_delete_itself(
+    members: dict[str, Any], ends: bool
+) -> None:
+    assert described(**members).ends_itself is ends
+    assert not by_rule().ends_itself
+
+
+def test_an_input_that_never_closes_a_quote_takes_no_time(run_task: StructureShape) -> None:
+    for end in ("", "\\"):
+        text = '{"cpu": "' + '\\"' * 120_000 + end
+        with pytest.raises(NotExact, match=r"^Input is not JSON"):
+            request_of(by_schedule(Input=text), run_task)

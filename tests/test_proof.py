@@ -16,14 +16,15 @@ from moto.scheduler.models import scheduler_backends
 from rehearsal.callers import rule, schedule
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task import caller, comparison, decision, definition, handler, proof, recover
+from retry_run_task import caller, comparison, decision, definition, handler, proof, recover, source
 from retry_run_task.caller import OURS, Caller
 from retry_run_task.chain import DEFINITION_TAG
 from retry_run_task.definition import UNIVERSAL, Definition
 from retry_run_task.failed_call import FailedCall
-from retry_run_task.proof import Known, Source, Unfit
+from retry_run_task.proof import Unfit
 from retry_run_task.request import HIDDEN, NotExact
 from retry_run_task.settings import Settings
+from retry_run_task.source import Source
 
 # The victim's definition was made the day before; it is midnight.
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -304,22 +305,19 @@ def test_an_attempt_that_no_event_tells_of_keeps_its_definition() -> None:
     assert len(set(sent(found))) == 1
 
 
-BUS = "b" * 200  # its rules' ARNs are too long for a tag
-
-
-@pytest.mark.parametrize("value", [SECRET, OTHER])
-def test_where_the_tag_has_no_room_the_role_does_not_choose(value: str) -> None:
-    # Attempt 2 could not compare the role, and would find the sibling once the right one is gone.
-    name = "nightly-report-of-the-day"
-    sibling = a_rule(f"{name}-2", target(value, ANOTHER_ROLE), bus=BUS)
-    with world(a_rule(name, bus=BUS), sibling, failures=1) as found:
-        found.fire(rule(name, BUS))
-        while not found.outcomes:
-            found.step()
-        boto3.client("events").remove_targets(Rule=name, EventBusName=BUS, Ids=["0"])
+@pytest.mark.parametrize(("length", "fits"), [(200, True), (201, False)])
+def test_a_tag_has_256_characters_and_a_checksum_in_any_case(length: int, fits: bool) -> None:
+    # The role chooses, and later attempts know the right one by its checksum.
+    bus, name = "b" * length, "nightly"
+    sibling = a_rule(name, target(OTHER, ANOTHER_ROLE))
+    with world(a_rule(name, bus=bus), sibling, failures=3) as found:
+        found.fire(rule(name, bus))
         found.run()
-        assert all(tag["key"] != DEFINITION_TAG for call in found.calls for tag in call["tags"])
-    assert sent(found) == ([SECRET] * 2 if value == SECRET else [])
+    assert sent(found) == [SECRET] * 4
+    tags = {t["value"] for call in found.calls for t in call["tags"] if t["key"] == DEFINITION_TAG}
+    (tag,) = tags
+    assert len(tag) == (256 if fits else 5)
+    assert found.points.count("before ListEventBuses") == (1 if fits else 4)
 
 
 def test_a_request_with_47_tags_has_no_room_for_what_was_recovered() -> None:
@@ -345,19 +343,42 @@ def attempt_of(world: World, name: str = "nightly", **tags: str) -> dict[str, An
     return event
 
 
-@pytest.mark.parametrize("value", ["nightly", "arn:x@12345", "arn:x@xyz0", "@1234"])
-def test_an_unreadable_tag_of_an_own_attempt_stops_it(value: str) -> None:
+RULES, SCHEDULES = f"arn:aws:events:eu-west-1:{ACCOUNT}:", f"arn:aws:scheduler:eu-west-1:{ACCOUNT}:"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "nightly",
+        "@12345",
+        "@xyz0",
+        "x@1234",
+        "arn:x@1234",
+        "arn:aws:events:e@1234",
+        f"{RULES}rule@1234",
+        f"{RULES}event-bus/nightly@1234",
+        f"{SCHEDULES}schedule/nightly@1234",
+        f"{SCHEDULES}schedule/a/b/c@1234",
+        f"{RULES}rule/nightly@12345",
+    ],
+)
+def test_an_unreadable_tag_of_an_own_attempt_stops_it(value: str | None) -> None:
     with world(a_rule(), failures=1) as found:
-        event = attempt_of(found, definition=value)
+        event = attempt_of(found, definition=value or "")
+        if value is None:
+            tags = event["detail"]["requestParameters"]["tags"]
+            tags[:] = [tag for tag in tags if tag["key"] != DEFINITION_TAG]
         found.wait(timedelta(hours=1))
         outcome = found.call_handler({"retry-run-task:due": {"unspent": False}, **event})
     assert (outcome["outcome"], sent(found)) == ("NOT_REPLAYABLE", [SECRET])
-    assert f"tags[{DEFINITION_TAG}] is not an ARN and a checksum." in outcome["detail"]
+    assert f"tags[{DEFINITION_TAG}] is not what an earlier attempt has sent." in outcome["detail"]
 
 
 # Why it is refused, and what helps.
 
 BY_HAND = "; start the job by hand."
+IF_NOT_RUNNING = "; see whether the job runs, and start it by hand if not."
 COMMAND = "put the value into the command, which CloudTrail does not hide."
 NIGHTLY = "the rule nightly on the bus default "
 
@@ -383,12 +404,12 @@ def with_input(text: Any) -> dict[str, Any]:
         ),
         (
             {"Input": input_of("1", environment="text")},
-            "of the rule nightly on the bus default, Input.containerOverrides[0].environment is "
+            "in the rule nightly on the bus default, Input.containerOverrides[0].environment is "
             "not a list: correct it.",
         ),
         (
             {"Input": input_of("1", environment=[{"value": SECRET}])},
-            "of the rule nightly on the bus default, containerOverrides[0].environment[0].name is "
+            "in the rule nightly on the bus default, containerOverrides[0].environment[0].name is "
             "missing: correct it.",
         ),
         (
@@ -441,7 +462,7 @@ def test_a_definition_that_was_deleted_since_is_named() -> None:
         boto3.client("events").remove_targets(Rule="nightly", Ids=["0"])
         boto3.client("events").delete_rule(Name="nightly")
         found.run()
-        assert refusal(found) == f"{NIGHTLY}was deleted after an earlier attempt{BY_HAND}"
+        assert refusal(found) == f"{NIGHTLY}was deleted after an earlier attempt{IF_NOT_RUNNING}"
     with world(a_schedule(), failures=1) as found:
         found.fire(schedule("nightly"))
         while not found.outcomes:
@@ -449,7 +470,7 @@ def test_a_definition_that_was_deleted_since_is_named() -> None:
         delete_schedule("nightly")
         found.run()
         who = "the schedule nightly in the group default "
-        assert refusal(found) == f"{who}was deleted after an earlier attempt{BY_HAND}"
+        assert refusal(found) == f"{who}was deleted after an earlier attempt{IF_NOT_RUNNING}"
 
 
 @pytest.mark.parametrize(
@@ -457,12 +478,11 @@ def test_a_definition_that_was_deleted_since_is_named() -> None:
     [
         (
             {"startedBy": "chronos-schedule/nightly"},
-            "no schedule of its caller's name starts a task in this cluster now: it was deleted "
-            f"or changed since{BY_HAND}",
+            f"no schedule has its caller's name now: it was deleted or changed since{BY_HAND}",
         ),
         (
             {"startedBy": None},
-            f"no schedule has the universal target now: it was deleted since{BY_HAND}",
+            f"no schedule has the universal target now: it was deleted or changed since{BY_HAND}",
         ),
     ],
 )
@@ -706,14 +726,62 @@ def edited_before_attempt_1(found: World) -> None:
     found.run()
 
 
-def edited_sibling(found: World) -> None:
-    """The one that called was changed since; its sibling still fits."""
-    found.define(a_schedule(LONG))
-    found.define(a_schedule(f"{LONG}-2", target(OTHER)))
-    found.fire(schedule(LONG))
-    found.wait(timedelta(seconds=1))
-    (made,) = a_schedule(LONG, target(Group="x"))["Schedules"]
-    boto3.client("scheduler").update_schedule(**made)
+def edited_to(change: dict[str, Any], universally: bool = False) -> Attack:
+    def attack(found: World) -> None:
+        """The one that called was changed since, be it to what it may; its sibling still fits."""
+        first, second = (universal(v) if universally else target(v) for v in (SECRET, OTHER))
+        found.define(a_schedule(LONG, first))
+        found.define(a_schedule(f"{LONG}-2", second))
+        found.fire(schedule(LONG))
+        found.wait(timedelta(seconds=1))
+        (made,) = a_schedule(LONG, first | change)["Schedules"]
+        boto3.client("scheduler").update_schedule(**made)
+        found.run()
+
+    return attack
+
+
+edited_sibling = edited_to(target(Group="x"))
+edited_to_another_family = edited_to(target(TaskDefinitionArn=f"{TASK[:-2]}s:7"))
+edited_to_another_cluster = edited_to({"Arn": f"{CLUSTER}-2"})
+edited_to_another_service = edited_to({"Arn": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:f"})
+universal_edited_to_another_family = edited_to(universal(TaskDefinition="other"), universally=True)
+
+
+def left_with(**members: Any) -> Attack:
+    def attack(found: World) -> None:
+        """The caller is gone; what is left could not have called, or may be gone like it."""
+        found.define(a_schedule(LONG))
+        found.define(a_schedule(f"{LONG}-2", target(OTHER), **members))
+        found.wait(timedelta(days=2))  # a disabled one may still retry for a day
+        found.fire(schedule(LONG))
+        delete_schedule(LONG)
+        found.run()
+
+    return attack
+
+
+def one_time_sibling_of_another_role(found: World) -> None:
+    """Where one-time schedules share the cut name, the caller may be one that is gone."""
+    found.define(a_schedule(f"{LONG}-1", target(SECRET), **ONCE))
+    found.define(a_schedule(f"{LONG}-2", target(SECRET, ANOTHER_ROLE), **ONCE))
+    found.define(a_schedule(f"{LONG}-all", target(OTHER)))
+    found.fire(schedule(f"{LONG}-1"))
+    delete_schedule(f"{LONG}-1")
+    found.run()
+
+
+BUS = "b" * 200  # its rules' ARNs are too long for a tag
+
+
+def long_name_edited(found: World) -> None:
+    """The ARN has no room in the tag; its checksum has."""
+    found.define(a_rule("nightly-report", bus=BUS))
+    found.fire(rule("nightly-report", BUS))
+    while not found.outcomes:
+        found.step()
+    found.calls.clear()
+    found.define(a_rule("nightly-report", target(OTHER), bus=BUS))
     found.run()
 
 
@@ -751,8 +819,8 @@ def too_many_universal_schedules(found: World) -> None:
 # The mutants: what the function would have to overlook.
 
 Mutant = list[tuple[Any, str, Any]]
-REAL_CALLER_OF, REAL_SOURCE_OF = caller.caller_of, proof.source_of
-REAL_DEFINITION_OF, REAL_ENVIRONMENTS = definition.definition_of, proof._environments
+REAL_CALLER_OF, REAL_SOURCE_OF = caller.caller_of, source.source_of
+REAL_ENVIRONMENTS, REAL_OTHER_CALLER = proof._environments, proof._other_caller
 REAL_DIFFERENCE, REAL_JUDGE = comparison.difference, proof._judge
 
 
@@ -762,18 +830,22 @@ def by_session_alone(call: FailedCall, settings: Settings) -> Caller:
     return REAL_CALLER_OF(call, settings)
 
 
-def trusts_everybody_s_tags(call: Any, caller: Any, begun: bool, *rest: Any) -> Source:
-    del begun
-    return REAL_SOURCE_OF(call, caller, True, *rest)
+def trusts_everybody_s_tags(
+    call: Any, caller: Any, begun: bool, asked: Any, tags: list[dict[str, str]]
+) -> Source:
+    begun = begun or any(tag["key"] == DEFINITION_TAG for tag in tags)
+    return REAL_SOURCE_OF(call, caller, begun, asked, tags)
 
 
-def ignores_the_role(*arguments: Any) -> Source:
-    source = REAL_SOURCE_OF(*arguments)
-    return source if isinstance(source, Known) else replace(source, role=None)
+def ignores_the_role(found: Definition, asked: Any, search: Any) -> Unfit | None:
+    return REAL_OTHER_CALLER(found, asked, replace(search, role=found.role))
 
 
-def without_dates(*arguments: Any) -> Definition:
-    return replace(REAL_DEFINITION_OF(*arguments), once=None, made=None, changed=None)
+def ignores_changes(found: Definition, asked: Any, search: Any) -> Unfit | None:
+    if found.schedule:
+        schedule = {**found.schedule, "LastModificationDate": found.made}
+        found = replace(found, schedule=schedule)
+    return REAL_OTHER_CALLER(found, asked, search)
 
 
 class Agreeing(list[Any]):
@@ -800,15 +872,16 @@ def ignoring(member: str) -> Mutant:
 
 SESSION: Mutant = [(handler, "caller_of", by_session_alone)]
 TAGS: Mutant = [(decision, "source_of", trusts_everybody_s_tags)]
-SIGNS: Mutant = [(proof, "is_shown_as", lambda *_: True)]
-NO_ROLE: Mutant = [(decision, "source_of", ignores_the_role)]
+SIGNS: Mutant = [(source, "is_shown_as", lambda *_: True)]
+NO_ROLE: Mutant = [(proof, "_other_caller", ignores_the_role)]
 SIBLING: Mutant = [(proof, "_is_sibling", lambda *_: False)]
-DATES: Mutant = [(recover, "definition_of", without_dates)]
+DUE: Mutant = [(proof, "due_of", lambda _: (None, None))]
+CHANGES: Mutant = [(proof, "_other_caller", ignores_changes)]
 AGREE: Mutant = [(proof, "_environments", lambda *a: Agreeing(REAL_ENVIRONMENTS(*a)))]
 UNUSABLE: Mutant = [(proof, "_judge", passes_over_the_unusable)]
 NO_KEYWORDS: Mutant = [(definition, "KEYWORDS", "(?!)")]
 CHECKSUM: Mutant = [(proof, "checksum_of", lambda _: "0000")]
-ANY_NUMBER: Mutant = [(recover, "MOST_UNIVERSAL", 10_000)]
+ANY_NUMBER: Mutant = [(recover, "MOST_READ", 10_000)]
 ANY_CLUSTER: Mutant = [(m, "is_cluster", lambda *_: True) for m in (comparison, proof)]
 ANY_FAMILY: Mutant = [
     (comparison, "is_task_definition", lambda *_: True),
@@ -832,7 +905,7 @@ ATTACKS: dict[str, tuple[Attack, Mutant]] = {
     "one-time sibling": (one_time_sibling, SIBLING),
     "one-time sibling of a recurring one": (one_time_sibling_of_a_recurring_one, SIBLING),
     "one-time universal sibling": (one_time_universal_sibling, SIBLING),
-    "not yet due": (not_yet_due, DATES),
+    "not yet due": (not_yet_due, DUE),
     "retained siblings": (retained_siblings, AGREE),
     "recurring siblings": (recurring_siblings, AGREE),
     "sibling in another group": (sibling_in_another_group, AGREE),
@@ -841,8 +914,21 @@ ATTACKS: dict[str, tuple[Attack, Mutant]] = {
     "sibling that cannot be used": (sibling_that_cannot_be_used, UNUSABLE),
     "filled in by the scheduler": (filled_in_by_the_scheduler, NO_KEYWORDS),
     "edited between attempts": (edited_between_attempts, CHECKSUM),
-    "edited before attempt 1": (edited_before_attempt_1, DATES),
-    "edited sibling": (edited_sibling, DATES),
+    "edited before attempt 1": (edited_before_attempt_1, CHANGES),
+    "edited sibling": (edited_sibling, CHANGES),
+    "sibling edited to another family": (edited_to_another_family, CHANGES),
+    "sibling edited to another cluster": (edited_to_another_cluster, CHANGES),
+    "sibling edited to another service": (edited_to_another_service, CHANGES),
+    "universal sibling edited to another family": (universal_edited_to_another_family, CHANGES),
+    "sibling that is disabled": (left_with(State="DISABLED"), DUE),
+    "sibling that has not started": (left_with(StartDate=datetime(2027, 1, 1, tzinfo=UTC)), DUE),
+    "sibling that has ended": (left_with(EndDate=datetime(2026, 11, 1, tzinfo=UTC)), DUE),
+    "sibling that ends itself": (
+        left_with(EndDate=datetime(2027, 1, 1, tzinfo=UTC), ActionAfterCompletion="DELETE"),
+        SIBLING,
+    ),
+    "one-time sibling of another role": (one_time_sibling_of_another_role, SIBLING),
+    "rule with a long name edited between attempts": (long_name_edited, CHECKSUM),
     "too many universal schedules": (too_many_universal_schedules, ANY_NUMBER),
     "other subnets": (
         differing(NetworkConfiguration=OTHER_NETWORK),
@@ -888,6 +974,7 @@ AFTER_AN_ATTEMPT = (
     "spoofed session elsewhere",
     "copied tags",
     "edited between attempts",
+    "rule with a long name edited between attempts",
 )
 
 
@@ -945,7 +1032,7 @@ def test_a_universal_schedule_that_cannot_call_is_no_candidate() -> None:
         found.fire(schedule("a"))
         delete_schedule("a")
         found.run()
-        assert refusal(found) == f"the schedule b in the group default cannot make a call{BY_HAND}"
+        assert refusal(found) == f"the schedule b in the group default cannot start a task{BY_HAND}"
 
 
 def test_a_known_definition_that_cannot_be_used_any_more_was_changed() -> None:
@@ -955,7 +1042,7 @@ def test_a_known_definition_that_cannot_be_used_any_more_was_changed() -> None:
             found.step()
         found.define(a_rule("nightly", with_input("[]")))
         found.run()
-        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{BY_HAND}"
+        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{IF_NOT_RUNNING}"
 
 
 def test_a_rule_with_the_same_checksum_has_to_fit_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -966,7 +1053,7 @@ def test_a_rule_with_the_same_checksum_has_to_fit_as_well(monkeypatch: pytest.Mo
             found.step()
         found.define(a_rule("nightly", target(OTHER, EnableExecuteCommand=True)))
         found.run()
-        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{BY_HAND}"
+        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{IF_NOT_RUNNING}"
 
 
 def test_a_definition_that_fills_it_in_stands_in_the_way_of_one_that_fits() -> None:
@@ -980,11 +1067,116 @@ def test_a_definition_that_fills_it_in_stands_in_the_way_of_one_that_fits() -> N
 
 def test_siblings_that_differ_are_named_with_the_way_out() -> None:
     assert refusal(attacked("sibling on another bus")) == (
-        "the rule order on the bus default and the rule order on the bus shop both fit the call "
-        f"and differ in it: give each a role of its own, or {COMMAND}"
+        "the rule order on the bus default and the rule order on the bus shop both fit the call, "
+        f"and their environments differ: give each a role of its own, or {COMMAND}"
     )
     assert refusal(attacked("one-time sibling")) == (
-        "the schedule order-of-the-night-1043 in the group default is a one-time schedule, and the "
-        "call does not show the whole name of its caller, which may have deleted itself: give such "
-        f"schedules names of at most 19 characters and an ECS target, or {COMMAND}"
+        "the schedule order-of-the-night-1043 in the group default is a schedule that ends, and "
+        "the call does not show the whole name of its caller, which may have deleted itself: give "
+        f"such schedules names of at most 19 characters and an ECS target, or {COMMAND}"
     )
+
+
+# What later attempts do.
+
+
+def test_an_attempt_of_which_nobody_knows_the_result_keeps_its_definition() -> None:
+    with world(a_rule()) as found:
+        found.ecs.errors = [ECSException("ServerException", "oops")]
+        found.fire(rule("nightly"))
+        while not found.outcomes:
+            found.step()
+        found.define(a_rule("nightly", target(OTHER)))
+        found.run()
+        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{IF_NOT_RUNNING}"
+    assert sent(found) == [SECRET]
+
+
+def test_each_attempt_asks_for_what_is_missing_still() -> None:
+    with world(a_rule("nightly", target(TaskCount=4)), failures=1) as found:
+        found.ecs.at_most = 3
+        found.fire(rule("nightly"))
+        while len(found.calls) < 2:
+            found.step()
+        found.ecs.failures = 1
+        found.run()
+    assert [call["count"] for call in found.calls] == [4, 4, 1, 1]
+    assert sent(found) == [SECRET] * 4
+
+
+def test_a_schedule_whose_target_is_no_task_any_more_was_changed() -> None:
+    with world(a_schedule(), failures=1) as found:
+        found.fire(schedule("nightly"))
+        while not found.outcomes:
+            found.step()
+        (made,) = a_schedule()["Schedules"]
+        function = {"Arn": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:f", "RoleArn": ROLE}
+        boto3.client("scheduler").update_schedule(**made | {"Target": function})
+        found.run()
+        who = "the schedule nightly in the group default "
+        assert refusal(found) == f"{who}was changed after an earlier attempt{IF_NOT_RUNNING}"
+
+
+# What is refused without need is a job lost without need.
+
+
+def test_a_one_time_schedule_with_a_name_of_19_characters_is_verified() -> None:
+    for name, launched in (("a" * 19, True), ("a" * 20, False)):
+        with world(a_schedule(name, None, **ONCE)) as found:
+            by_its_schedule(found, name)
+        assert (sent(found) == [SECRET]) is launched
+
+
+def test_schedules_that_could_not_have_called_do_not_stand_in_the_way() -> None:
+    function = {"Arn": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:f", "RoleArn": ROLE}
+    others = [
+        a_schedule(f"{LONG}-2", target(OTHER), State="DISABLED"),
+        a_schedule(f"{LONG}-3", target(OTHER), StartDate=datetime(2027, 1, 1, tzinfo=UTC)),
+        a_schedule(f"{LONG}-4", function),
+        a_schedule(f"{LONG}-5", universal(OTHER)),
+        a_schedule(f"{LONG}-6", target(OTHER, ANOTHER_ROLE)),
+        a_schedule("nightly-report", target(OTHER)),
+    ]
+    with world(a_schedule(LONG), *others) as found:
+        found.wait(timedelta(days=2))
+        by_its_schedule(found, LONG)
+    assert sent(found) == [SECRET]
+
+
+def test_other_universal_targets_are_not_read() -> None:
+    service = universal() | {"Arn": "arn:aws:scheduler:::aws-sdk:ecs:updateService"}
+    with world(a_schedule("a", universal()), a_schedule("b", service)) as found:
+        by_its_schedule(found, "a")
+    assert sent(found) == [SECRET]
+    assert found.points.count("before GetSchedule") == 1
+
+
+def test_a_change_in_the_second_of_the_call_may_have_been_after_it() -> None:
+    with world(a_schedule()) as found:
+        found.fire(schedule("nightly"))
+        (made,) = a_schedule()["Schedules"]
+        boto3.client("scheduler").update_schedule(**made)
+        found.run()
+        assert "was changed after the call" in refusal(found)
+
+
+def test_a_time_zone_that_is_unknown_here_is_named() -> None:
+    once = ONCE | {"ScheduleExpressionTimezone": "America/Nowhere"}
+    with world(a_schedule("nightly", None, **once)) as found:
+        by_its_schedule(found)
+        assert refusal(found) == (
+            "in the schedule nightly in the group default, ScheduleExpressionTimezone is unknown "
+            f"to this function{BY_HAND}"
+        )
+
+
+def test_more_than_a_thousand_schedules_of_one_cut_name_are_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recover, "MOST_READ", 2)
+    with world(*(a_schedule(f"{LONG}-{n}") for n in range(3))) as found:
+        by_its_schedule(found, f"{LONG}-0")
+        assert refusal(found) == (
+            "more than 2 schedules have a name that begins with what the call shows: give it a "
+            "shorter one."
+        )

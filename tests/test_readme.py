@@ -17,8 +17,8 @@ from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task.caller import GROUPS, RULE_PREFIX, SCHEDULE_PREFIX
 from retry_run_task.outcome import Outcome
-from retry_run_task.proof import LONGEST_STARTED_BY
-from retry_run_task.recover import MOST_UNIVERSAL
+from retry_run_task.recover import MOST_READ
+from retry_run_task.source import LONGEST_STARTED_BY
 
 README = (ROOT / "README.md").read_text("utf-8")
 FARGATE = "events/launched.fargate-capacity-rule.json"
@@ -181,6 +181,7 @@ def test_the_linked_files_exist() -> None:
 
 def test_the_lengths_of_cut_names_are_those_of_the_code() -> None:
     rule, schedule = (LONGEST_STARTED_BY - len(p) for p in (RULE_PREFIX, SCHEDULE_PREFIX))
-    assert f"room for {rule} characters of a rule's name and {schedule} of a schedule's" in README
-    assert f"name one-time schedules with at most {schedule} characters" in README
-    assert f"up to {MOST_UNIVERSAL:,}: such a call" in README
+    assert f"the same first {schedule} characters (of rules, {rule})" in README
+    assert f"name such schedules with at most {schedule} characters" in README
+    assert f"up to {MOST_READ:,}: such a call" in README
+    assert f"more than {MOST_READ:,} schedules" in README

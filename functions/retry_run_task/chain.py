@@ -16,7 +16,7 @@ SINCE_TAG = "retry-run-task:since"
 MAX_ATTEMPTS_TAG = "retry-run-task:max-attempts"
 CHAIN_TAGS = (ATTEMPT_TAG, ORIGIN_TAG, SINCE_TAG)
 
-# The definition whose environment was sent (see proof.py): an ARN, @, and a checksum.
+# The definition whose environment was sent (see source.py): an ARN, @, and a checksum.
 DEFINITION_TAG = "retry-run-task:definition"
 OUR_TAGS = (*CHAIN_TAGS, DEFINITION_TAG)
 

@@ -38,17 +38,16 @@ def difference(
 
 def is_cluster(named: object, asked: Mapping[str, Any], settings: Settings) -> bool:
     """Is that the name or ARN of the call's cluster?"""
+    shown = asked.get("cluster", "default")
     if not isinstance(named, str):
-        return isinstance(named, AnyText)
-    return settings.arn("cluster", named) == settings.arn(
-        "cluster", asked.get("cluster", "default")
-    )
+        return isinstance(named, AnyText) and named.matches(shown)
+    return settings.arn("cluster", named) == settings.arn("cluster", shown)
 
 
 def is_task_definition(named: object, asked: Mapping[str, Any], settings: Settings) -> bool:
     """Is that the call's task definition? One that names no revision is of any revision."""
     if not isinstance(named, str):
-        return isinstance(named, AnyText)
+        return isinstance(named, AnyText) and named.matches(asked["taskDefinition"])
     ours, theirs = (settings.arn("task-definition", n) for n in (named, asked["taskDefinition"]))
     return ours == theirs or (ours == family_of(ours) and ours == family_of(theirs))
 
@@ -75,10 +74,12 @@ def is_filled(value: Any) -> bool:
 
 def _network(request: Mapping[str, Any]) -> object:
     """What is compared of a network configuration; nothing equals one that is filled in."""
-    network = request.get("networkConfiguration")
-    if not network or is_filled(network):
+    network = request.get("networkConfiguration") or {}
+    if is_filled(network):
         return network
-    vpc = network.get("awsvpcConfiguration", {})
+    vpc = network.get("awsvpcConfiguration")
+    if not vpc:
+        return None
     subnets, groups = (frozenset(vpc.get(name, [])) for name in ("subnets", "securityGroups"))
     return subnets, groups, vpc.get("assignPublicIp", "DISABLED")
 

@@ -24,9 +24,9 @@ from retry_run_task.chain import (
 from retry_run_task.failed_call import FailedCall, write_failed_call
 from retry_run_task.outcome import Outcome
 from retry_run_task.progress import Progress, wrap
-from retry_run_task.proof import Source, hidden_environments, source_of
 from retry_run_task.request import NotExact, exact_request, tags_in
 from retry_run_task.settings import Settings
+from retry_run_task.source import Source, hidden_environments, source_of
 
 # RunTask takes up to 50 tags; those of AWS (`aws:`) do not count (RunTask `tags`, API reference).
 MAX_TAGS = 50
@@ -263,7 +263,7 @@ def _next_request(
     if call.tasks:
         request["count"] = call.missing
     theirs, ours = without_ours(tags), chain.tags
-    # What is recovered needs one tag more (see proof.py).
+    # What is recovered needs one tag more (see definition_tag).
     number = len(ours) + bool(hidden_environments(asked))
     if len(theirs) + number > MAX_TAGS:
         raise NotExact("tags", f"has no room for {number} more: ECS takes {MAX_TAGS}")

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.model import ListShape, Shape, StructureShape
@@ -18,8 +18,8 @@ from retry_run_task.request import AnyText, NotExact, exact, unknown_member
 UNIVERSAL = ":scheduler:::aws-sdk:ecs:runTask"
 
 # What is filled in when a definition fires: the variables of a rule's input template (EventBridge
-# user guide, "Input transformation"; what is no variable is taken for one here), and Scheduler's
-# keywords (Scheduler user guide, "Adding context attributes").
+# user guide, "Input transformation"; any <name> counts, even one that InputPathsMap does not have),
+# and Scheduler's keywords (Scheduler user guide, "Adding context attributes").
 VARIABLES = r"<[A-Za-z0-9_.-]+>"
 KEYWORDS = r"<aws\.scheduler\.[^<>]*>"
 NOTHING = r"(?!)"
@@ -34,20 +34,17 @@ LATEST_RETRY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A target of a rule or schedule, and when that could call, as far as AWS shows it.
+    """A target of a rule or schedule.
 
     `arn` is that of the rule or schedule. `target` is an item of ListTargetsByRule's `Targets`, or
-    GetSchedule's `Target`; `shape` is its shape in botocore's model of that service. A schedule
-    shows when it was `made` and last `changed`, and, if it calls but once, the first and last
-    moment of that (`once`). Of a rule, EventBridge shows none of it.
+    GetSchedule's `Target`; `shape` is its shape in botocore's model of that service. `schedule` is
+    the whole answer of GetSchedule; EventBridge shows nothing more of a rule.
     """
 
     arn: str
     target: Mapping[str, Any]
     shape: StructureShape
-    made: datetime | None = None
-    changed: datetime | None = None
-    once: tuple[datetime, datetime] | None = None
+    schedule: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -63,7 +60,25 @@ class Definition:
     @property
     def is_rule(self) -> bool:
         """Is it a rule's, not a schedule's?"""
-        return self.arn.split(":")[2] == "events"
+        return self.schedule is None
+
+    @property
+    def made(self) -> datetime | None:
+        """When the schedule was made; None for a rule."""
+        return self.schedule["CreationDate"] if self.schedule else None
+
+    @property
+    def changed(self) -> datetime | None:
+        """When the schedule was made or last changed; None for a rule."""
+        return self.schedule["LastModificationDate"] if self.schedule else None
+
+    @property
+    def ends_itself(self) -> bool:
+        """Is it a schedule that makes a last call, after which it may delete itself?"""
+        if self.schedule is None:
+            return False
+        deletes = self.schedule.get("ActionAfterCompletion") == "DELETE"
+        return _once(self.schedule) is not None or (deletes and bool(self.schedule.get("EndDate")))
 
     @property
     def is_universal(self) -> bool:
@@ -84,18 +99,6 @@ def title_of(arn: str) -> str:
     return f"the rule {path[-1]} on the bus {'/'.join(path[:-1]) or 'default'}"
 
 
-def definition_of(schedule: Mapping[str, Any], shape: StructureShape) -> Definition:
-    """The definition in an answer of GetSchedule. Raises NotExact for a time zone unknown here."""
-    return Definition(
-        schedule["Arn"],
-        schedule["Target"],
-        shape,
-        made=schedule["CreationDate"],
-        changed=schedule["LastModificationDate"],
-        once=_once(schedule),
-    )
-
-
 def task_of(definition: Definition) -> tuple[object, object]:
     """Its cluster and task definition, even where the rest of it cannot be used.
 
@@ -103,7 +106,7 @@ def task_of(definition: Definition) -> tuple[object, object]:
     cannot make a call at all.
     """
     if not definition.is_universal:
-        return definition.target["Arn"], definition.target["EcsParameters"]["TaskDefinitionArn"]
+        return definition.target["Arn"], _ecs_parameters(definition.target)["TaskDefinitionArn"]
     given = _universal_input(definition)
     return given.get("Cluster") or "default", given.get("TaskDefinition")
 
@@ -119,7 +122,7 @@ def request_of(definition: Definition, run_task: StructureShape) -> dict[str, An
         given = _with_names_of(run_task, _universal_input(definition), "Input")
         request: dict[str, Any] = exact(given, run_task, "Input")
         return {"cluster": "default", "count": 1} | request
-    parameters = target["EcsParameters"]
+    parameters = _ecs_parameters(target)
     request = {NAMES.get(name, _lower(name)): value for name, value in parameters.items()}
     if "tags" in request:
         request["tags"] = _tags(request["tags"], definition)
@@ -139,20 +142,45 @@ def checksum_of(request: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:4]
 
 
-def _once(schedule: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
-    """The first and last moment at which a one-time schedule could call; None for all others."""
+def due_of(definition: Definition) -> tuple[datetime | None, datetime | None]:
+    """The first and the last moment at which the definition could call; None where it is open.
+
+    A one-time schedule has no start and end dates beside its time (CreateSchedule, API reference),
+    and one that is disabled makes no new calls. Raises NotExact where the time cannot be read.
+    """
+    schedule = definition.schedule
+    if schedule is None:
+        return None, None
+    first: datetime | None = schedule.get("StartDate")
+    ends = [schedule["EndDate"]] if schedule.get("EndDate") else []
+    try:
+        if (once := _once(schedule)) is not None:
+            # dateutil comes with boto3 and brings the time zones along, which Lambda may not have.
+            zone = gettz(schedule.get("ScheduleExpressionTimezone") or "UTC")
+            if zone is None:
+                raise NotExact("ScheduleExpressionTimezone", "is unknown to this function")
+            first = datetime.fromisoformat(once).replace(tzinfo=zone).astimezone(UTC)
+            ends = [first]
+        if schedule.get("State") == "DISABLED":
+            ends.append(schedule["LastModificationDate"])
+        window = schedule["FlexibleTimeWindow"].get("MaximumWindowInMinutes") or 0
+        last = min(ends) + timedelta(minutes=window) + LATEST_RETRY if ends else None
+    except (ValueError, OverflowError) as error:
+        raise NotExact("ScheduleExpression", "is no time that can be read") from error
+    return first, last
+
+
+def _once(schedule: Mapping[str, Any]) -> str | None:
+    """The time of a one-time schedule, as it is written; None for all others."""
     expression = re.fullmatch(r"at\((.+)\)", schedule["ScheduleExpression"])
-    if expression is None:
-        return None
-    # dateutil comes with boto3 and brings the time zones along, which Lambda's system may not have.
-    zone = gettz(schedule.get("ScheduleExpressionTimezone", "UTC"))
-    if zone is None:
-        raise NotExact(
-            f"the time zone of {title_of(schedule['Arn'])}", "is unknown to this function"
-        )
-    first = datetime.fromisoformat(expression[1]).replace(tzinfo=zone)
-    window = schedule["FlexibleTimeWindow"].get("MaximumWindowInMinutes", 0)
-    return first, first + timedelta(minutes=window) + LATEST_RETRY
+    return expression[1] if expression else None
+
+
+def _ecs_parameters(target: Mapping[str, Any]) -> Mapping[str, Any]:
+    parameters: Mapping[str, Any] | None = target.get("EcsParameters")
+    if parameters is None:
+        raise NotExact("EcsParameters", "is missing")
+    return parameters
 
 
 def _overrides(definition: Definition, shape: Shape) -> Any:
@@ -199,7 +227,8 @@ def _read(text: str, filled: str, path: str) -> Any:
         is_filled = isinstance(value, str) and in_text in value
         return AnyText(tuple(value.split(in_text))) if is_filled else value
 
-    text = re.sub(rf'"(?:[^"\\]|\\.)*"|{filled}', mark, text, flags=re.DOTALL)
+    # A quote that is never closed is read to the end, once: no backtracking.
+    text = re.sub(rf'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|{filled}', mark, text, flags=re.DOTALL)
     try:
         return marked(json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, path)))
     except (ValueError, RecursionError) as error:
@@ -236,7 +265,8 @@ def _with_names_of(shape: Shape, value: Any, path: str) -> Any:
 def _tags(tags: list[dict[str, str]], definition: Definition) -> list[dict[str, str]]:
     """RunTask's tags, of those of a rule (a TagList of `Key` and `Value`) or of a schedule (maps).
 
-    A map has a tag for each of its members (a guess where there are several).
+    A map has a tag for each of its members: {"key": "a", "value": "b"} is two tags, "key" and
+    "value" (seen: hashicorp/terraform-provider-aws#45629).
     """
     if definition.is_rule:
         return [{"key": tag["Key"], "value": tag["Value"]} for tag in tags]

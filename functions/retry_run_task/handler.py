@@ -128,7 +128,7 @@ def start(
         except NotExact as problem:
             stop = give_up(decision, problem)
             return End(stop.chain, stop.outcome, (), stop.detail)
-        request = {**request, "tags": [*request["tags"], *proof.tags]}
+        request = {**request, "tags": [*request["tags"], proof.tag]}
         secret = {"overrides": proof.overrides}
         note = proof.note
     match launch(ecs_client(), {**request, **secret}):

@@ -7,9 +7,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.model import StructureShape
 
-from retry_run_task.definition import Definition, definition_of, is_universal
-from retry_run_task.proof import Known, Proof, Search, Source, not_recovered, prove
+from retry_run_task.definition import Definition, is_universal
+from retry_run_task.proof import Proof, prove
 from retry_run_task.settings import Settings
+from retry_run_task.source import Known, Search, Source, not_recovered
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -20,9 +21,9 @@ CLIENT_CONFIG = Config(
     connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
 )
 
-# A call of a universal target does not name its schedule, so that all of them have to be read, one
-# by one. At the 20 reads a second that one invocation makes, these take 50 s.
-MOST_UNIVERSAL = 1000
+# A call of a universal target does not name its schedule, and other schedules may share a cut name:
+# each has to be read. At the 20 reads a second that one invocation makes, these take 50 s.
+MOST_READ = 1000
 
 
 def recover(
@@ -43,7 +44,7 @@ def recover(
         if is_rule:
             definitions = list(_rules(source, asked, settings, events()))
         else:
-            definitions = list(_schedules(source, asked, settings, scheduler()))
+            definitions = list(_schedules(source, asked, scheduler()))
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("AccessDeniedException", "AccessDenied"):
             raise
@@ -94,45 +95,40 @@ def _targets(
 
 
 def _schedules(
-    source: Source,
-    asked: Mapping[str, Any],
-    settings: Settings,
-    scheduler: "EventBridgeSchedulerClient",
+    source: Source, asked: Mapping[str, Any], scheduler: "EventBridgeSchedulerClient"
 ) -> Iterator[Definition]:
     """The known schedule, or those that may have called."""
     shape = cast("StructureShape", scheduler.meta.service_model.shape_for("Target"))
-    for group, name in _names(source, asked, settings, scheduler):
+    for group, name in _names(source, asked, scheduler):
         try:
             schedule = scheduler.get_schedule(Name=name, GroupName=group)
         except scheduler.exceptions.ResourceNotFoundException:
             continue  # it has deleted itself meanwhile
-        yield definition_of(schedule, shape)
+        yield Definition(schedule["Arn"], schedule["Target"], shape, schedule)
 
 
 def _names(
-    source: Source,
-    asked: Mapping[str, Any],
-    settings: Settings,
-    scheduler: "EventBridgeSchedulerClient",
+    source: Source, asked: Mapping[str, Any], scheduler: "EventBridgeSchedulerClient"
 ) -> list[tuple[str, str]]:
     """The group and name of each schedule to read. Raises NotExact where they are too many."""
     if isinstance(source, Known):
         group, name = source.arn.split("/")[1:]
         return [(group, name)]
-    cluster = settings.arn("cluster", asked.get("cluster", "default"))
     names: list[tuple[str, str]] = []
     schedules = scheduler.get_paginator("list_schedules")
     pages = schedules.paginate(NamePrefix=source.name) if source.name else schedules.paginate()
     for page in pages:
         for found in page["Schedules"]:
-            target = found["Target"]["Arn"]
-            is_kind = is_universal(target) if source.kind == "universal" else target == cluster
+            # One of its name may have had another target when it called.
+            is_kind = source.kind == "schedule" or is_universal(found["Target"]["Arn"])
             if is_kind and source.may_be(found["Name"]):
                 names.append((found["GroupName"], found["Name"]))
-        if source.kind == "universal" and len(names) > MOST_UNIVERSAL:
-            raise not_recovered(
-                asked,
-                f"more than {MOST_UNIVERSAL:,} schedules have the universal target, of which the "
-                "call names none: use the ECS target, whose calls do",
+        if len(names) > MOST_READ:
+            which = (
+                "the universal target, of which the call names none: use the ECS target, whose "
+                "calls do"
+                if source.kind == "universal"
+                else "a name that begins with what the call shows: give it a shorter one"
             )
+            raise not_recovered(asked, f"more than {MOST_READ:,} schedules have {which}")
     return names

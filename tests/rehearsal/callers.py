@@ -11,7 +11,7 @@ from botocore.model import StructureShape
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.ecs import CAPACITY
 from retry_run_task.caller import RULE_PREFIX, SCHEDULE_PREFIX
-from retry_run_task.definition import Definition, definition_of, is_universal, request_of
+from retry_run_task.definition import Definition, is_universal, request_of
 from retry_run_task.request import AnyText, NotExact, exact
 
 if TYPE_CHECKING:
@@ -61,9 +61,10 @@ def _list(definitions: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def _check_target(target: Mapping[str, Any], path: str) -> None:
-    """What a target that starts a task needs beyond what the models say."""
-    needed = ("RoleArn", "Input" if is_universal(target["Arn"]) else "EcsParameters")
-    for name in needed:
+    """What a target that starts a task needs beyond what the models say; others need nothing."""
+    if ":cluster/" not in target["Arn"] and not is_universal(target["Arn"]):
+        return
+    for name in ("RoleArn", "Input" if is_universal(target["Arn"]) else "EcsParameters"):
         if name not in target:
             raise NotExact(f"{path}.{name}", "is missing")
 
@@ -84,7 +85,7 @@ def schedule(name: str, group: str = "default") -> Definition:
     scheduler: EventBridgeSchedulerClient = boto3.client("scheduler")
     shape = scheduler.meta.service_model.shape_for("Target")
     found = scheduler.get_schedule(Name=name, GroupName=group)
-    return definition_of(found, cast("StructureShape", shape))
+    return Definition(found["Arn"], found["Target"], cast("StructureShape", shape), found)
 
 
 def parameters_of(definition: Definition, run_task: StructureShape) -> dict[str, Any]:
