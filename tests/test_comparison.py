@@ -99,6 +99,18 @@ def test_text_that_is_filled_in_has_to_fit_around_what_is_not(settings: Settings
         assert differs(request, REQUEST, settings) == member
 
 
+def test_null_and_empty_members_of_overrides_mean_nothing_and_zero_does(settings: Settings) -> None:
+    overrides = ("overrides", "inferenceAcceleratorOverrides")
+    container = ("overrides", "containerOverrides", 1)
+    nothing: Any
+    for nothing in (None, [], {}):
+        assert differs(REQUEST, changed(overrides, nothing), settings) is None
+        assert differs(changed((*container, "command"), nothing), REQUEST, settings) is None
+    for something in (0, "", False):
+        given = changed((*container, "memory"), something)
+        assert differs(given, REQUEST, settings) == "overrides"
+
+
 def test_no_network_is_none(settings: Settings) -> None:
     without = {name: value for name, value in REQUEST.items() if name != "networkConfiguration"}
     nothing: list[dict[str, Any]] = [{}, {"networkConfiguration": {}}]

@@ -284,6 +284,8 @@ def test_any_text_is_text_between_its_parts(
         (by_rule(Input='"text"'), "Input is not an object"),
         (by_rule(Input='{"containerOverrides": {}}'), "Input.containerOverrides is not a list"),
         (by_rule(Input='{"comment": "x"}'), "Input.comment is unknown to botocore's model"),
+        (by_rule(Input=f'{{"{"x" * 64}": 1}}'), f"Input.{'x' * 64} is unknown"),
+        (by_rule(Input=f'{{"{"x" * 65}": 1}}'), "Input.a member with an odd name is unknown"),
         (by_rule(Input='{"a b": "x"}'), "Input.a member with an odd name is unknown"),
         (by_rule(Input='{"cpu": "1", "cpu": "2"}'), "Input gives a member twice"),
         (

@@ -14,6 +14,7 @@ from moto.ecs.exceptions import ECSException
 from moto.scheduler.models import scheduler_backends
 
 from rehearsal.callers import rule, schedule
+from rehearsal.ecs import ConflictException
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import caller, comparison, decision, definition, handler, proof, recover, source
@@ -24,7 +25,7 @@ from retry_run_task.failed_call import FailedCall
 from retry_run_task.proof import Unfit
 from retry_run_task.request import HIDDEN, NotExact
 from retry_run_task.settings import Settings
-from retry_run_task.source import Source
+from retry_run_task.source import Search, Source
 
 # The victim's definition was made the day before; it is midnight.
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -372,13 +373,14 @@ def test_an_unreadable_tag_of_an_own_attempt_stops_it(value: str | None) -> None
         found.wait(timedelta(hours=1))
         outcome = found.call_handler({"retry-run-task:due": {"unspent": False}, **event})
     assert (outcome["outcome"], sent(found)) == ("NOT_REPLAYABLE", [SECRET])
-    assert f"tags[{DEFINITION_TAG}] is not what an earlier attempt has sent." in outcome["detail"]
+    assert (
+        f"tags[{DEFINITION_TAG}] is not what an earlier attempt has sent; see" in outcome["detail"]
+    )
 
 
 # Why it is refused, and what helps.
 
-BY_HAND = "; start the job by hand."
-IF_NOT_RUNNING = "; see whether the job runs, and start it by hand if not."
+BY_HAND = "; see whether the job runs, and start it by hand if not."
 COMMAND = "put the value into the command, which CloudTrail does not hide."
 NIGHTLY = "the rule nightly on the bus default "
 
@@ -392,15 +394,15 @@ def with_input(text: Any) -> dict[str, Any]:
     [
         (
             {"InputPath": "$.detail"},
-            f"{NIGHTLY}fills it in when it fires: {COMMAND}",
+            f"{NIGHTLY}fills in the environment when it fires: {COMMAND}",
         ),
         (
             {"InputTransformer": {"InputTemplate": input_of("<k>")}},
-            f"{NIGHTLY}fills it in when it fires: {COMMAND}",
+            f"{NIGHTLY}fills in the environment when it fires: {COMMAND}",
         ),
         (
             {"InputTransformer": {"InputTemplate": input_of("1").replace('"1"', "<k>")}},
-            f"{NIGHTLY}fills it in when it fires: {COMMAND}",
+            f"{NIGHTLY}fills in the environment when it fires: {COMMAND}",
         ),
         (
             {"Input": input_of("1", environment="text")},
@@ -462,7 +464,7 @@ def test_a_definition_that_was_deleted_since_is_named() -> None:
         boto3.client("events").remove_targets(Rule="nightly", Ids=["0"])
         boto3.client("events").delete_rule(Name="nightly")
         found.run()
-        assert refusal(found) == f"{NIGHTLY}was deleted after an earlier attempt{IF_NOT_RUNNING}"
+        assert refusal(found) == f"{NIGHTLY}was deleted after an earlier attempt{BY_HAND}"
     with world(a_schedule(), failures=1) as found:
         found.fire(schedule("nightly"))
         while not found.outcomes:
@@ -470,7 +472,7 @@ def test_a_definition_that_was_deleted_since_is_named() -> None:
         delete_schedule("nightly")
         found.run()
         who = "the schedule nightly in the group default "
-        assert refusal(found) == f"{who}was deleted after an earlier attempt{IF_NOT_RUNNING}"
+        assert refusal(found) == f"{who}was deleted after an earlier attempt{BY_HAND}"
 
 
 @pytest.mark.parametrize(
@@ -505,13 +507,13 @@ def test_a_schedule_changed_or_made_since_the_call_is_named() -> None:
         scheduler("scheduler").update_schedule(**made)
         found.run()
         who = "the schedule nightly in the group default "
-        assert refusal(found) == f"{who}was changed after the call{BY_HAND}"
+        assert refusal(found) == f"{who}was changed since the call{BY_HAND}"
     with world(a_schedule()) as found:
         found.fire(schedule("nightly"))
         delete_schedule("nightly")
         scheduler("scheduler").create_schedule(**made)
         found.run()
-        assert refusal(found) == f"{who}was made after the call{BY_HAND}"
+        assert refusal(found) == f"{who}was made since the call{BY_HAND}"
 
 
 def test_a_one_time_schedule_calls_from_its_time_on_for_a_day() -> None:
@@ -548,7 +550,7 @@ def test_an_sdk_s_call_is_held_by_nobody() -> None:
         detail.update(sourceIPAddress="192.0.2.1", userAgent="Boto3/1.40.1")
         found.run()
         assert refusal(found) == (
-            "its caller is no EventBridge rule or schedule, in which it could be looked up: put it "
+            "no EventBridge rule or schedule made the call, in which it could be looked up: put it "
             "into `command`, an `environmentFiles` entry or the task definition, which are not "
             "hidden."
         )
@@ -745,7 +747,19 @@ edited_sibling = edited_to(target(Group="x"))
 edited_to_another_family = edited_to(target(TaskDefinitionArn=f"{TASK[:-2]}s:7"))
 edited_to_another_cluster = edited_to({"Arn": f"{CLUSTER}-2"})
 edited_to_another_service = edited_to({"Arn": f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:f"})
+edited_to_another_role = edited_to(target(role=ANOTHER_ROLE))
+universal_edited_to_another_role = edited_to(universal(role=ANOTHER_ROLE), universally=True)
+universal_edited_to_an_ecs_target = edited_to(target(), universally=True)
 universal_edited_to_another_family = edited_to(universal(TaskDefinition="other"), universally=True)
+
+
+def longer_name(found: World) -> None:
+    """A name that was not cut is the whole name."""
+    found.define(a_schedule("order"))
+    found.define(a_schedule("order-2", target(OTHER)))
+    found.fire(schedule("order"))
+    delete_schedule("order")
+    found.run()
 
 
 def left_with(**members: Any) -> Attack:
@@ -919,6 +933,13 @@ ATTACKS: dict[str, tuple[Attack, Mutant]] = {
     "sibling edited to another family": (edited_to_another_family, CHANGES),
     "sibling edited to another cluster": (edited_to_another_cluster, CHANGES),
     "sibling edited to another service": (edited_to_another_service, CHANGES),
+    "sibling edited to another role": (edited_to_another_role, CHANGES),
+    "universal sibling edited to another role": (universal_edited_to_another_role, CHANGES),
+    "universal sibling edited to an ECS target": (universal_edited_to_an_ecs_target, CHANGES),
+    "longer name": (
+        longer_name,
+        [(Search, "may_be", lambda search, name: name.startswith(search.name))],
+    ),
     "universal sibling edited to another family": (universal_edited_to_another_family, CHANGES),
     "sibling that is disabled": (left_with(State="DISABLED"), DUE),
     "sibling that has not started": (left_with(StartDate=datetime(2027, 1, 1, tzinfo=UTC)), DUE),
@@ -1042,7 +1063,7 @@ def test_a_known_definition_that_cannot_be_used_any_more_was_changed() -> None:
             found.step()
         found.define(a_rule("nightly", with_input("[]")))
         found.run()
-        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{IF_NOT_RUNNING}"
+        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{BY_HAND}"
 
 
 def test_a_rule_with_the_same_checksum_has_to_fit_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1053,7 +1074,7 @@ def test_a_rule_with_the_same_checksum_has_to_fit_as_well(monkeypatch: pytest.Mo
             found.step()
         found.define(a_rule("nightly", target(OTHER, EnableExecuteCommand=True)))
         found.run()
-        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{IF_NOT_RUNNING}"
+        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{BY_HAND}"
 
 
 def test_a_definition_that_fills_it_in_stands_in_the_way_of_one_that_fits() -> None:
@@ -1061,19 +1082,20 @@ def test_a_definition_that_fills_it_in_stands_in_the_way_of_one_that_fits() -> N
     with world(a_schedule("order"), a_schedule("order", dynamic, group="shop")) as found:
         by_its_schedule(found, "order")
     assert refusal(found) == (
-        f"the schedule order in the group shop fills it in when it fires: {COMMAND}"
+        f"the schedule order in the group shop fills in the environment when it fires: {COMMAND}"
     )
 
 
 def test_siblings_that_differ_are_named_with_the_way_out() -> None:
     assert refusal(attacked("sibling on another bus")) == (
         "the rule order on the bus default and the rule order on the bus shop both fit the call, "
-        f"and their environments differ: give each a role of its own, or {COMMAND}"
+        "and their environments differ: give each a role, group or tag of its own, or "
+        f"{COMMAND}"
     )
     assert refusal(attacked("one-time sibling")) == (
         "the schedule order-of-the-night-1043 in the group default is a schedule that ends, and "
-        "the call does not show the whole name of its caller, which may have deleted itself: give "
-        f"such schedules names of at most 19 characters and an ECS target, or {COMMAND}"
+        "the call does not show a whole name: the schedule that called may have deleted itself. "
+        f"Give such schedules names of at most 19 characters and an ECS target, or {COMMAND}"
     )
 
 
@@ -1088,7 +1110,7 @@ def test_an_attempt_of_which_nobody_knows_the_result_keeps_its_definition() -> N
             found.step()
         found.define(a_rule("nightly", target(OTHER)))
         found.run()
-        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{IF_NOT_RUNNING}"
+        assert refusal(found) == f"{NIGHTLY}was changed after an earlier attempt{BY_HAND}"
     assert sent(found) == [SECRET]
 
 
@@ -1114,7 +1136,7 @@ def test_a_schedule_whose_target_is_no_task_any_more_was_changed() -> None:
         boto3.client("scheduler").update_schedule(**made | {"Target": function})
         found.run()
         who = "the schedule nightly in the group default "
-        assert refusal(found) == f"{who}was changed after an earlier attempt{IF_NOT_RUNNING}"
+        assert refusal(found) == f"{who}was changed after an earlier attempt{BY_HAND}"
 
 
 # What is refused without need is a job lost without need.
@@ -1143,6 +1165,40 @@ def test_schedules_that_could_not_have_called_do_not_stand_in_the_way() -> None:
     assert sent(found) == [SECRET]
 
 
+def test_universal_targets_of_other_jobs_do_not_stand_in_the_way() -> None:
+    others = [
+        a_schedule("b", universal(OTHER, ANOTHER_ROLE), **ONCE),
+        a_schedule("c", universal(OTHER, TaskDefinition="other"), **ONCE),
+        a_schedule("d", universal(OTHER, Cluster=f"{CLUSTER}-2"), **ONCE),
+        a_schedule("e", universal(OTHER, TaskDefinition=f"{TASK}1")),
+    ]
+    with world(a_schedule("a", universal()), *others) as found:
+        by_its_schedule(found, "a")
+        found.fire(schedule("a"))
+        # One that is made since did not call, and neither did an attempt of ours that waits.
+        found.wait(timedelta(seconds=1))
+        group = found.stack.environment["SCHEDULE_GROUP"]
+        (made,) = a_schedule("x", universal(OTHER), group=group)["Schedules"]
+        scheduler = boto3.client("scheduler")
+        scheduler.create_schedule(**made | {"GroupName": "default", "Name": "f"})
+        found.run()
+    assert sent(found) == [SECRET] * 2
+
+
+def test_an_attempt_that_waits_is_no_schedule_that_may_have_called() -> None:
+    with world(a_schedule("a", universal())) as found:
+        group = found.stack.environment["SCHEDULE_GROUP"]
+        (waits,) = a_schedule("w", universal(OTHER), group=group, **ONCE)["Schedules"]
+        scheduler = boto3.client("scheduler")
+        scheduler.create_schedule(**waits)
+        found.wait(timedelta(seconds=1))
+        event = found.fire(schedule("a"))
+        found.wait(timedelta(seconds=1))
+        scheduler.update_schedule(**waits)
+        outcome = found.call_handler(event)
+    assert (outcome["outcome"], sent(found)) == ("LAUNCHED", [SECRET])
+
+
 def test_other_universal_targets_are_not_read() -> None:
     service = universal() | {"Arn": "arn:aws:scheduler:::aws-sdk:ecs:updateService"}
     with world(a_schedule("a", universal()), a_schedule("b", service)) as found:
@@ -1157,7 +1213,7 @@ def test_a_change_in_the_second_of_the_call_may_have_been_after_it() -> None:
         (made,) = a_schedule()["Schedules"]
         boto3.client("scheduler").update_schedule(**made)
         found.run()
-        assert "was changed after the call" in refusal(found)
+        assert "was changed since the call" in refusal(found)
 
 
 def test_a_time_zone_that_is_unknown_here_is_named() -> None:
@@ -1180,3 +1236,85 @@ def test_more_than_a_thousand_schedules_of_one_cut_name_are_not_read(
             "more than 2 schedules have a name that begins with what the call shows: give it a "
             "shorter one."
         )
+
+
+@pytest.mark.parametrize("name", ["nightly", "mightly"])
+def test_the_reason_is_that_of_the_definition_that_came_nearest(name: str) -> None:
+    # In both orders of their names.
+    near, far = target(NetworkConfiguration=None), target(role=ANOTHER_ROLE)
+    with world(a_rule()) as found:
+        found.fire(rule("nightly"))
+        buses = ("a", "z") if name == "nightly" else ("z", "a")
+        boto3.client("events").remove_targets(Rule="nightly", Ids=["0"])
+        for bus, made in zip(buses, (near, far), strict=True):
+            found.define(a_rule("nightly", made, bus=bus))
+        found.run()
+        assert refusal(found) == (
+            f"the rule nightly on the bus {buses[0]} has no networkConfiguration, which the call "
+            f"has{BY_HAND[:-1]} (of 2 definitions, none fits)."
+        )
+
+
+def test_the_first_of_several_that_agree_is_named_whatever_the_order() -> None:
+    with world(a_rule(bus="z"), a_rule(bus="a"), failures=1) as found:
+        found.fire(rule("nightly", "z"))
+        found.run()
+    details = [
+        outcome["detail"] for outcome in found.outcomes if "Environment" in outcome["detail"]
+    ]
+    assert len(details) == 2
+    for detail in details:
+        assert detail.startswith("Environment recovered from the rule nightly on the bus a: ORDER.")
+
+
+def test_two_targets_of_one_rule_that_differ_are_named_as_such() -> None:
+    with world(a_rule("nightly", target(), target(OTHER))) as found:
+        by_its_rule(found)
+        assert refusal(found).startswith("two targets of the rule nightly on the bus default fit ")
+
+
+def test_the_names_of_all_that_was_recovered_are_told_once() -> None:
+    both = [
+        {"name": "app", "environment": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
+        {"name": "log", "cpu": 1},
+        {"name": "agent", "environment": [{"name": "B", "value": "3"}, {"name": "C"}]},
+    ]
+    with world(a_rule("nightly", with_input({"containerOverrides": both}))) as found:
+        by_its_rule(found)
+    assert found.outcomes[0]["detail"].endswith("on the bus default: A, B, C.")
+    (call,) = found.calls
+    assert call["overrides"]["containerOverrides"] == both
+    with world(a_rule("nightly", target(None))) as found:
+        by_its_rule(found)
+    assert found.outcomes[0]["detail"].endswith("on the bus default: it is empty.")
+
+
+def test_a_spent_token_keeps_the_definition() -> None:
+    with world(a_rule()) as found:
+        found.ecs.errors = [ConflictException([])]
+        by_its_rule(found)
+    assert found.outcomes[-1]["outcome"] == "LAUNCHED"
+    tags = [t for call in found.calls for t in call["tags"] if t["key"] == DEFINITION_TAG]
+    assert len(tags) == len(found.calls) == 2
+    assert tags[0] == tags[1]
+
+
+def test_a_visible_environment_needs_no_look_up() -> None:
+    visible = [{"name": "A", "value": "1"}]
+    with world(a_rule()) as found:
+        event = found.fire(rule("nightly"))
+        parameters = event["detail"]["requestParameters"]
+        parameters["overrides"]["containerOverrides"][0]["environment"] = visible
+        found.run()
+    (call,) = found.calls
+    assert call["overrides"]["containerOverrides"][0]["environment"] == visible
+    assert not [point for point in found.points if "List" in point]
+
+
+def test_the_user_s_own_tag_is_sent_and_compared() -> None:
+    tags = [{"Key": "retry-run-task:max-attempts", "Value": "3"}]
+    with world(a_rule("nightly", target(Tags=tags)), failures=1) as found:
+        by_its_rule(found)
+    for call in found.calls:
+        assert {"key": "retry-run-task:max-attempts", "value": "3"} in call["tags"]
+    assert sent(found) == [SECRET] * 2

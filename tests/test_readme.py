@@ -181,7 +181,8 @@ def test_the_linked_files_exist() -> None:
 
 def test_the_lengths_of_cut_names_are_those_of_the_code() -> None:
     rule, schedule = (LONGEST_STARTED_BY - len(p) for p in (RULE_PREFIX, SCHEDULE_PREFIX))
-    assert f"the same first {schedule} characters (of rules, {rule})" in README
+    assert f"the same first {schedule} characters, and any name" in README
+    assert f"the same first {rule} characters. Give" in README
     assert f"name such schedules with at most {schedule} characters" in README
     assert f"up to {MOST_READ:,}: such a call" in README
     assert f"more than {MOST_READ:,} schedules" in README

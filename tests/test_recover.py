@@ -109,6 +109,9 @@ def test_each_later_attempt_recovers_it_again(name: str) -> None:
         world.run()
     assert [outcome["outcome"] for outcome in world.outcomes][-1] == "LAUNCHED"
     assert len(world.calls) == 3
+    first = world.outcomes[0]
+    assert first["outcome"] == "FAILED_AGAIN"
+    assert re.fullmatch("Environment recovered from .*TOKEN. ECS answered: .*", first["detail"])
     for request in world.calls:
         assert request["overrides"]["containerOverrides"][0]["environment"] == ENVIRONMENT
 
@@ -150,12 +153,13 @@ def test_null_and_empty_members_of_the_event_mean_nothing() -> None:
     assert replayed(RULE, overrides=overrides).outcomes[0]["outcome"] == "LAUNCHED"
 
 
-BY_HAND = "; start the job by hand."
+BY_HAND = "; see whether the job runs, and start it by hand if not."
 GONE = f" now: it was deleted or changed since{BY_HAND}"
 OTHER_TASK = f" starts another task definition now{BY_HAND}"
 OTHERS = f" differs from the call in overrides{BY_HAND}"
 DYNAMIC = (
-    " fills it in when it fires: put the value into the command, which CloudTrail does not hide."
+    " fills in the environment when it fires: put the value into the command, which CloudTrail "
+    "does not hide."
 )
 
 
@@ -313,7 +317,7 @@ def test_the_call_of_an_sdk_is_not_repeated() -> None:
 
 # EventBridge Scheduler shows itself by its user agent, which is its own word, and by its role.
 
-NO_DEFINITION = "its caller is no EventBridge rule or schedule, in which it could be looked up: "
+NO_DEFINITION = "no EventBridge rule or schedule made the call, in which it could be looked up: "
 ANOTHER_ROLE = "arn:aws:iam::123456789012:role/another"
 
 
@@ -337,6 +341,12 @@ def test_a_schedule_is_recognised_in_the_shape_that_was_assumed_before_as_well()
         detail.update(userAgent="scheduler.amazonaws.com")
 
     assert called(SCHEDULE, old).outcomes[0]["outcome"] == "LAUNCHED"
+
+    def shown_by_its_name_alone(detail: dict[str, Any]) -> None:
+        detail["userIdentity"].update(invokedBy="scheduler.amazonaws.com")
+        detail.update(userAgent="x")
+
+    assert called(SCHEDULE, shown_by_its_name_alone).outcomes[0]["outcome"] == "LAUNCHED"
 
 
 @BOTH
@@ -623,8 +633,12 @@ def test_schedules_are_taken_as_get_schedule_shows_them(
     with World(Stack(), NOW, definitions=definitions):
         (made,) = definitions["Schedules"]
         scheduler = boto3.client("scheduler")
-        shown = scheduler.get_schedule(Name=made["Name"], GroupName=made["GroupName"])
+        group = made["GroupName"]
+        shown: Any = scheduler.get_schedule(Name=made["Name"], GroupName=group)
+    function = {"Id": "f", "Arn": "arn:aws:lambda:eu-west-1:123456789012:function:f"}
+    other = {"Name": "other", "Targets": [function]}
+    shown |= {"StartDate": "2026-01-01T00:00:00Z", "EndDate": "2027-01-01T00:00:00Z"}
     given = tmp_path / "definitions.json"
-    given.write_text(json.dumps({"Schedules": [shown]}, default=str))
+    given.write_text(json.dumps({"Schedules": [shown], "Rules": [other]}, default=str))
     assert main([str(EVENTS / f"{SCHEDULE}.json"), "--definitions", str(given)]) == 0
     assert "Environment recovered from" in capsys.readouterr().out

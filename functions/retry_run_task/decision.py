@@ -44,8 +44,8 @@ PERMANENT = ("ATTRIBUTE", "LOCATION", "MISSING", "INACTIVE")
 class Launch:
     """Retry now: `request` is RunTask's whole input, tags and client token included.
 
-    Where the call `asked` for hidden environments, so does the request, and `source` tells who
-    still has their values.
+    `asked` is the request of the failed call. Where it hides environments, so does `request`, and
+    `source` tells who still has their values.
     """
 
     chain: Chain

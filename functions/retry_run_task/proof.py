@@ -20,6 +20,7 @@ from retry_run_task.definition import (
 from retry_run_task.request import HIDDEN, AnyText, NotExact
 from retry_run_task.settings import Settings
 from retry_run_task.source import (
+    BY_HAND,
     LONGEST_STARTED_BY,
     Known,
     Search,
@@ -28,15 +29,12 @@ from retry_run_task.source import (
     not_recovered,
 )
 
-BY_HAND = "start the job by hand"
-IF_NOT_RUNNING = "see whether the job runs, and start it by hand if not"
 IN_COMMAND = "put the value into the command, which CloudTrail does not hide"
-_DYNAMIC = f"fills it in when it fires: {IN_COMMAND}"
 LONGEST_NAME = LONGEST_STARTED_BY - len(SCHEDULE_PREFIX)
 _SIBLING = (
-    "is a schedule that ends, and the call does not show the whole name of its caller, which may "
-    f"have deleted itself: give such schedules names of at most {LONGEST_NAME} characters and an "
-    f"ECS target, or {IN_COMMAND}"
+    "is a schedule that ends, and the call does not show a whole name: the schedule that called "
+    f"may have deleted itself. Give such schedules names of at most {LONGEST_NAME} characters and "
+    f"an ECS target, or {IN_COMMAND}"
 )
 
 
@@ -88,21 +86,20 @@ def prove(
     definition, request, environments = right[0]
     for other, _, theirs in right:
         if theirs != environments:
-            both = f"{title_of(definition.arn)} and {title_of(other.arn)}"
-            why = f"{both} both fit the call, and their environments differ"
-            raise not_recovered(asked, f"{why}: give each a role of its own, or {IN_COMMAND}")
+            raise not_recovered(asked, _why_not_both(definition, other))
     containers = [
         container if environment is None else container | {"environment": environment}
         for container, environment in zip(
             asked["overrides"]["containerOverrides"], environments, strict=True
         )
     ]
-    variables = ", ".join(entry["name"] for found in environments for entry in found or [])
+    names = dict.fromkeys(entry["name"] for found in environments for entry in found or [])
     tag = definition_tag(definition.arn, checksum_of(request))
     return Proof(
         overrides=asked["overrides"] | {"containerOverrides": containers},
         tag={"key": DEFINITION_TAG, "value": tag},
-        note=f"Environment recovered from {title_of(definition.arn)}: {variables}.",
+        note=f"Environment recovered from {title_of(definition.arn)}: "
+        f"{', '.join(names) or 'it is empty'}.",
     )
 
 
@@ -115,7 +112,7 @@ def _judge_again(
 ) -> dict[str, Any] | Unfit:
     """The definition's request, if it is the one that was verified for an earlier attempt."""
     title = title_of(definition.arn)
-    changed = Unfit(0, f"{title} was changed after an earlier attempt; {IF_NOT_RUNNING}")
+    changed = Unfit(0, f"{title} was changed after an earlier attempt; {BY_HAND}")
     try:
         request = request_of(definition, run_task)
     except NotExact:
@@ -149,29 +146,28 @@ def _judge(
 
 
 def _is_sibling(definition: Definition, search: Search) -> bool:
-    """May it be all that is left of the caller's kind, while the caller has deleted itself?
+    """Is it a schedule that ends, and is its name longer than what the call shows?
 
-    The call shows the beginning of the name at the most, and such schedules delete themselves.
+    Such schedules delete themselves. The one that called may be gone, and this may be another one
+    whose name begins the same; calls of universal targets show no name at all.
     """
     return definition.ends_itself and search.is_cut and definition.name != search.name
 
 
 def _other_caller(definition: Definition, asked: Mapping[str, Any], search: Search) -> Unfit | None:
-    """Why it did not call then, and with that role. Raises NotExact where that cannot be known.
+    """Why it did not make a call at that time, or with that role; None if it may have made one.
 
-    Of a universal target's call, no name says that it may have been this one: only the role does.
+    Raises NotExact where that cannot be known.
     """
     title, called_at = title_of(definition.arn), search.called_at
-    has_role = search.role == definition.role != ""
     if search.name and _is_sibling(definition, search):
         raise not_recovered(asked, f"{title} {_SIBLING}")
     if definition.made is not None and definition.made >= called_at:
-        return Unfit(0, f"{title} was made after the call; {BY_HAND}")
-    may_have_called = bool(search.name) or has_role
-    if may_have_called and definition.changed is not None and definition.changed >= called_at:
-        # Whatever it starts now, it may have been the one.
-        raise not_recovered(asked, f"{title} was changed after the call; {BY_HAND}")
-    if not has_role:
+        return Unfit(0, f"{title} was made since the call; {BY_HAND}")
+    if definition.changed is not None and definition.changed >= called_at:
+        # Whatever it starts now, and with whatever role, it may have been the one.
+        raise not_recovered(asked, f"{title} was changed since the call; {BY_HAND}")
+    if not search.role == definition.role != "":
         return Unfit(1, f"the role of its caller is not that of {title}; {BY_HAND}")
     if definition.is_universal != (search.kind == "universal"):
         return Unfit(1, f"{title} has the universal target, whose calls name none; {BY_HAND}")
@@ -187,7 +183,7 @@ def _other_caller(definition: Definition, asked: Mapping[str, Any], search: Sear
 def _other_task(
     definition: Definition, asked: Mapping[str, Any], settings: Settings
 ) -> Unfit | None:
-    """Why it did not start this task, be the rest of it as it may."""
+    """Why it did not start this task; None if it may have, whatever the rest of it says."""
     title = title_of(definition.arn)
     try:
         cluster, task_definition = task_of(definition)
@@ -211,7 +207,7 @@ def _environments(
     overrides: Any = request["overrides"]
     containers = overrides if isinstance(overrides, AnyText) else overrides["containerOverrides"]
     if isinstance(containers, AnyText):
-        raise not_recovered(asked, f"{title} {_DYNAMIC}")
+        raise not_recovered(asked, f"{title} fills in the environment when it fires: {IN_COMMAND}")
     environments: list[list[dict[str, str]] | None] = []
     for i, shown in enumerate(asked["overrides"]["containerOverrides"]):
         if shown.get("environment") != HIDDEN:
@@ -220,13 +216,24 @@ def _environments(
         container: Any = containers[i]
         environment: Any = container if isinstance(container, AnyText) else container["environment"]
         if is_filled(environment):
-            raise not_recovered(asked, f"{title} {_DYNAMIC}")
+            raise not_recovered(
+                asked, f"{title} fills in the environment when it fires: {IN_COMMAND}"
+            )
         for k, entry in enumerate(environment):
             if not entry.get("name"):
                 path = f"containerOverrides[{i}].environment[{k}].name"
                 raise not_recovered(asked, f"in {title}, {path} is missing: correct it")
         environments.append(environment)
     return environments
+
+
+def _why_not_both(one: Definition, other: Definition) -> str:
+    """Why nothing is recovered where two definitions are right, and differ."""
+    both = f"{title_of(one.arn)} and {title_of(other.arn)} both"
+    if one.arn == other.arn:
+        both = f"two targets of {title_of(one.arn)}"
+    own = "give each a role, group or tag of its own"
+    return f"{both} fit the call, and their environments differ: {own}, or {IN_COMMAND}"
 
 
 def _says(member: str, request: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
@@ -246,7 +253,7 @@ def _why_none(wrong: Sequence[Unfit], source: Source) -> str:
         others = f" (of {len(wrong)} definitions, none fits)" if len(wrong) > 1 else ""
         return nearest.why + others
     if isinstance(source, Known):
-        return f"{title_of(source.arn)} was deleted after an earlier attempt; {IF_NOT_RUNNING}"
+        return f"{title_of(source.arn)} was deleted after an earlier attempt; {BY_HAND}"
     since = f"it was deleted or changed since; {BY_HAND}"
     which = {
         "rule": "rule of its caller's name starts a task in this cluster",

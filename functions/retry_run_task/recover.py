@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
-# Reads are quick, and safe to repeat: three tries of 2 + 5 s, and the waits between them.
+# Reads are quick, and safe to repeat: three tries of 2 + 5 s, and the waits between them. This is
+# for rules; schedules are read with the client of wait.py.
 CLIENT_CONFIG = Config(
     connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
 )
@@ -44,7 +45,7 @@ def recover(
         if is_rule:
             definitions = list(_rules(source, asked, settings, events()))
         else:
-            definitions = list(_schedules(source, asked, scheduler()))
+            definitions = list(_schedules(source, asked, settings, scheduler()))
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("AccessDeniedException", "AccessDenied"):
             raise
@@ -95,11 +96,14 @@ def _targets(
 
 
 def _schedules(
-    source: Source, asked: Mapping[str, Any], scheduler: "EventBridgeSchedulerClient"
+    source: Source,
+    asked: Mapping[str, Any],
+    settings: Settings,
+    scheduler: "EventBridgeSchedulerClient",
 ) -> Iterator[Definition]:
     """The known schedule, or those that may have called."""
     shape = cast("StructureShape", scheduler.meta.service_model.shape_for("Target"))
-    for group, name in _names(source, asked, scheduler):
+    for group, name in _names(source, asked, settings, scheduler):
         try:
             schedule = scheduler.get_schedule(Name=name, GroupName=group)
         except scheduler.exceptions.ResourceNotFoundException:
@@ -108,7 +112,10 @@ def _schedules(
 
 
 def _names(
-    source: Source, asked: Mapping[str, Any], scheduler: "EventBridgeSchedulerClient"
+    source: Source,
+    asked: Mapping[str, Any],
+    settings: Settings,
+    scheduler: "EventBridgeSchedulerClient",
 ) -> list[tuple[str, str]]:
     """The group and name of each schedule to read. Raises NotExact where they are too many."""
     if isinstance(source, Known):
@@ -119,9 +126,14 @@ def _names(
     pages = schedules.paginate(NamePrefix=source.name) if source.name else schedules.paginate()
     for page in pages:
         for found in page["Schedules"]:
-            # One of its name may have had another target when it called.
-            is_kind = source.kind == "schedule" or is_universal(found["Target"]["Arn"])
-            if is_kind and source.may_be(found["Name"]):
+            # One that was changed since may have had another target when it called.
+            may_have_called = (
+                source.kind == "schedule"
+                or is_universal(found["Target"]["Arn"])
+                or found["LastModificationDate"] >= source.called_at > found["CreationDate"]
+            )
+            is_ours = found["GroupName"] == settings.schedule_group
+            if may_have_called and source.may_be(found["Name"]) and not is_ours:
                 names.append((found["GroupName"], found["Name"]))
         if len(names) > MOST_READ:
             which = (

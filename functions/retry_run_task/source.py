@@ -16,6 +16,9 @@ LONGEST_STARTED_BY = 36
 # What a tag's value takes (RunTask `tags`, API reference).
 LONGEST_TAG = 256
 
+# The way out where a letter cannot be replayed. An earlier attempt may have started the job.
+BY_HAND = "see whether the job runs, and start it by hand if not"
+
 _TAG = re.compile(
     "(arn:[^:]+:(?:events:[^:]+:[0-9]+:rule/.+|scheduler:[^:]+:[0-9]+:schedule/[^/]+/[^/]+))?"
     "@([0-9a-f]{4})"
@@ -80,15 +83,16 @@ def source_of(
 ) -> Source:
     """Who holds what the request `asked` of a call hides.
 
-    In an attempt of ours, or after one (`begun`), the tags are our own words, and they tell. In
-    others they are anybody's. Raises NotExact where the tag is missing or unreadable, and for calls
-    whose caller cannot be looked up.
+    An attempt of ours, or a call after one (`begun`), has a tag of ours that names the definition.
+    In other calls, such a tag is anybody's word, and is not read. Raises NotExact where the tag is
+    missing or unreadable, and for calls that no rule or schedule made.
     """
     checksum = ""
     if caller.kind == OURS or begun:
         found = _TAG.fullmatch(tag_value(tags, DEFINITION_TAG) or "")
         if found is None:
-            raise NotExact(f"tags[{DEFINITION_TAG}]", "is not what an earlier attempt has sent")
+            problem = f"is not what an earlier attempt has sent; {BY_HAND}"
+            raise NotExact(f"tags[{DEFINITION_TAG}]", problem)
         if found[1]:
             return Known(found[1], found[2])
         checksum = found[2]
@@ -107,6 +111,6 @@ def source_of(
         return Search("universal", "", True, call.role, call.event_time)
     raise not_recovered(
         asked,
-        "its caller is no EventBridge rule or schedule, in which it could be looked up: put it "
+        "no EventBridge rule or schedule made the call, in which it could be looked up: put it "
         "into `command`, an `environmentFiles` entry or the task definition, which are not hidden",
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
 # Two tries of 3 + 7 s and the wait between them (at most 1 s): with RunTask's 48 s before them, all
-# end within the function's timeout of 90 s.
+# end within the function's timeout of 180 s.
 CLIENT_CONFIG = Config(
     connect_timeout=3, read_timeout=7, retries={"mode": "standard", "total_max_attempts": 2}
 )

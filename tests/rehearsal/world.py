@@ -186,6 +186,10 @@ class World:
             if group not in [g["Name"] for g in scheduler.list_schedule_groups()["ScheduleGroups"]]:
                 scheduler.create_schedule_group(Name=group)
             given = {k: v for k, v in schedule.items() if k not in SHOWN_ONLY}
+            if (start := given.get("StartDate")) is not None:
+                start = datetime.fromisoformat(str(start))
+                if start < self.now:  # it has started; moto, as AWS, would refuse such a date
+                    del given["StartDate"]
             scheduler.create_schedule(**given)
         self._clock.move_to(self.now)
 
