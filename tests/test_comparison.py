@@ -132,7 +132,7 @@ def test_what_only_the_call_has_is_an_addition_of_aws_s_unless_it_has_to_be_equa
 ) -> None:
     request = {name: value for name, value in REQUEST.items() if name != member}
     equal = member in ("networkConfiguration", "overrides")
-    request.setdefault("count", 1)  # request_of always tells it
+    request.setdefault("count", 1)  # request_of always has it
     assert differs(request, REQUEST, settings) == (member if equal else None)
     assert differs(request | {"x": 1}, REQUEST, settings) == (member if equal else "x")
 

@@ -291,7 +291,7 @@ def test_an_attempt_that_asks_for_what_is_missing_is_the_same_call() -> None:
     assert sent(found) == [SECRET] * 3
 
 
-def test_an_attempt_that_no_event_tells_of_keeps_its_definition() -> None:
+def test_an_attempt_without_an_event_keeps_its_definition() -> None:
     # It was throttled; meanwhile a sibling with the same role and another value appears.
     with world(a_schedule(LONG)) as found:
         found.ecs.errors = [ECSException("ThrottlingException", "Rate exceeded")] * 3
@@ -1024,7 +1024,7 @@ def test_each_attack_has_a_mutant_that_lets_it_through(
     assert sent(attacked(name))
 
 
-def test_the_number_of_universal_schedules_is_told_and_none_is_read() -> None:
+def test_too_many_universal_schedules_are_refused_with_the_number_and_none_is_read() -> None:
     found = attacked("too many universal schedules")
     assert refusal(found) == (
         "more than 1,000 schedules have the universal target, of which the call names none: use "
@@ -1273,7 +1273,7 @@ def test_two_targets_of_one_rule_that_differ_are_named_as_such() -> None:
         assert refusal(found).startswith("two targets of the rule nightly on the bus default fit ")
 
 
-def test_the_names_of_all_that_was_recovered_are_told_once() -> None:
+def test_all_that_was_recovered_is_named_once() -> None:
     both = [
         {"name": "app", "environment": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
         {"name": "log", "cpu": 1},

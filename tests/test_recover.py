@@ -440,7 +440,7 @@ def test_without_a_permission_the_missing_action_is_named(
     with World(Stack(), NOW, definitions=load_definitions(name)) as world:
         world.refused = {operation: "AccessDeniedException"}
         world.outcomes.append(world.call_handler(load_event(name)))
-    assert refusal(world) == f"the function may not call {action}: allow it."
+    assert refusal(world) == f"the function is not allowed to call {action}: allow it."
 
 
 def test_what_else_aws_rejects_escapes_and_lambda_tries_again() -> None:
@@ -532,7 +532,7 @@ def test_no_refusal_shows_a_value(name: str, change: Change) -> None:
 
 
 @BOTH
-def test_the_tag_tells_four_digits_of_all_values(name: str) -> None:
+def test_the_tag_shows_four_digits_of_all_values(name: str) -> None:
     (request,) = replayed(name).calls
     (tag,) = (tag["value"] for tag in request["tags"] if tag["key"] == DEFINITION_TAG)
     arn, _, digits = tag.partition("@")

@@ -45,7 +45,7 @@ class Launch:
     """Retry now: `request` is RunTask's whole input, tags and client token included.
 
     `asked` is the request of the failed call. Where it hides environments, so does `request`, and
-    `source` tells who still has their values.
+    `source` says who still has their values.
     """
 
     chain: Chain

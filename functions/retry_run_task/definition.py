@@ -137,7 +137,7 @@ def request_of(definition: Definition, run_task: StructureShape) -> dict[str, An
 
 
 def checksum_of(request: Mapping[str, Any]) -> str:
-    """Four hexadecimal digits over a request of `request_of`: too few to tell a value by them."""
+    """Four hexadecimal digits over a request of `request_of`: too few to guess a value by."""
     text = json.dumps(request, sort_keys=True, default=lambda filled: list(filled.parts))
     return hashlib.sha256(text.encode()).hexdigest()[:4]
 

@@ -67,7 +67,7 @@ def prove(
 ) -> Proof:
     """What the definition sent that made the call, whose request was `asked`.
 
-    `definitions` are all that may have made it, as far as `source` tells. One is right if the
+    `definitions` are all that may have made it, as far as `source` shows. One is right if the
     request that it makes is the call; all that are right have to agree. Raises NotExact otherwise:
     it says why, and what helps, and shows no value.
     """

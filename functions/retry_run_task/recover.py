@@ -37,7 +37,7 @@ def recover(
 ) -> Proof:
     """What the request `asked` of a call hides, out of the definition that made it.
 
-    Raises NotExact where that cannot be proven or looked up, and botocore's ClientError for
+    Raises NotExact where that cannot be verified or looked up, and botocore's ClientError for
     whatever else AWS rejects.
     """
     is_rule = source.kind == "rule" if isinstance(source, Search) else ":events:" in source.arn
@@ -50,7 +50,9 @@ def recover(
         if error.response["Error"]["Code"] not in ("AccessDeniedException", "AccessDenied"):
             raise
         action = f"{'events' if is_rule else 'scheduler'}:{error.operation_name}"
-        raise not_recovered(asked, f"the function may not call {action}: allow it") from error
+        raise not_recovered(
+            asked, f"the function is not allowed to call {action}: allow it"
+        ) from error
     return prove(asked, definitions, source, settings, run_task)
 
 
