@@ -18,6 +18,7 @@ from rehearsal.cli import main
 from rehearsal.ecs import ConflictException
 from rehearsal.template import Stack
 from rehearsal.world import World
+from retry_run_task import definition
 from retry_run_task import handler as function
 from retry_run_task.chain import DEFINITION_TAG
 from retry_run_task.request import HIDDEN
@@ -541,6 +542,24 @@ def test_the_tag_shows_four_digits_of_all_values(name: str) -> None:
         name, "scheduler:eu-west-1:123456789012:schedule/reports/nightly-report-in-the-south"
     )
     assert arn == f"arn:aws:{kind}"
+
+
+@BOTH
+def test_what_botocore_refuses_to_send_is_not_shown(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Our own check stands in front of botocore's, whose exception shows the value.
+    monkeypatch.setattr(definition, "exact", lambda value, *_: value)
+    wrong = [{"name": "A", "value": {"secret": SECRET}}]
+    definitions = changed(name, environment_is(wrong))
+    with World(Stack(), NOW, definitions=definitions) as world:
+        world.begin(load_event(name))
+        world.run()
+    assert world.calls == []
+    (letter,) = world.bus.archive
+    assert letter["detail"]["responsePayload"]["errorType"] == "NotSent"
+    for text in everything_else(world):
+        assert SECRET not in text
 
 
 def test_a_request_that_was_not_recovered_could_not_be_sent() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from retry_run_task.failed_call import reasons_of
 
@@ -31,6 +31,10 @@ TRANSIENT_MESSAGES = (
 
 class NoReason(Exception):
     """ECS neither placed every task nor said why: the rule would not see that call's event."""
+
+
+class NotSent(Exception):
+    """botocore refuses to send the request. Its own exception would show values of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,8 @@ Result = Launched | Failed | Spent | Unknown
 def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Result:
     """Send the request to ECS.
 
-    Raises NoReason for an answer that leads nowhere, and botocore's ClientError for whatever else
-    ECS rejects.
+    Raises NoReason for an answer that leads nowhere, NotSent where botocore refuses the request,
+    and botocore's ClientError for whatever else ECS rejects.
     """
     try:
         response = ecs.run_task(**request)
@@ -78,6 +82,9 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Result:
         # reference). What it holds for a call that placed nothing is a guess: nothing.
         bound: Any = conflict.response.get("resourceIds") or []
         return Spent(tuple(bound))
+    except ParamValidationError:
+        # The request was checked against the same model: this is a bug, and not the job's.
+        raise NotSent("botocore refuses the request of this attempt; nothing was sent.") from None
     except ClientError as error:
         if _is_transient(error):
             return Unknown(error.response["Error"]["Code"])
