@@ -148,15 +148,17 @@ def caller_of(call: FailedCall, settings: Settings) -> Caller:
     if call.caller_arn == settings.session_arn:
         return Caller(OURS, role)
     for sign in SIGNS:
+        values = _shown(call, sign)
         for kind in KINDS:
-            if _shows(call, sign, kind):
+            if _matches(kind, sign, values):
                 return Caller(kind.name, role)
     return Caller(UNKNOWN, role)
 
 
 def is_shown_as(call: FailedCall, kind: str, *signs: Sign) -> bool:
     """Does one of these signs show that a caller of this kind made the call?"""
-    return any(_shows(call, sign, known) for sign in signs for known in KINDS if known.name == kind)
+    (known,) = (known for known in KINDS if known.name == kind)
+    return any(_matches(known, sign, _shown(call, sign)) for sign in signs)
 
 
 def started_by_of(call: FailedCall) -> str:
@@ -177,17 +179,22 @@ def job_of(call: FailedCall) -> str:
     return text_in(call.parameters, "group").removeprefix("family:") or family
 
 
-def _shows(call: FailedCall, sign: Sign, kind: Kind) -> bool:
+def _shown(call: FailedCall, sign: Sign) -> list[str]:
+    """What the call's record shows where a sign may be."""
+    match sign:
+        case "invoked_by":
+            return [call.invoked_by]
+        case "started_by":
+            return [started_by_of(call)]
+        case "user_agent":
+            return [call.user_agent, *(["console.amazonaws.com"] if call.from_console else [])]
+        case "tag":  # pragma: no branch - mypy sees that no other is left
+            return list(_tags(call.parameters.get("tags")))
+
+
+def _matches(kind: Kind, sign: Sign, values: list[str]) -> bool:
     pattern = kind.signs.get(sign)
-    if pattern is None:
-        return False
-    shown = {
-        "invoked_by": [call.invoked_by],
-        "started_by": [started_by_of(call)],
-        "user_agent": [call.user_agent, *(["console.amazonaws.com"] if call.from_console else [])],
-        "tag": _tags(call.parameters.get("tags")),
-    }
-    return any(re.fullmatch(pattern, value, re.DOTALL) for value in shown[sign])
+    return pattern is not None and any(re.fullmatch(pattern, v, re.DOTALL) for v in values)
 
 
 def _tags(tags: object) -> Iterable[str]:
