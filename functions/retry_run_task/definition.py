@@ -69,7 +69,10 @@ class Definition:
 
     @property
     def changed(self) -> datetime | None:
-        """When the schedule was made or last changed; None for a rule."""
+        """When the schedule was made or last changed; None for a rule.
+
+        That every change of a schedule moves this date is a guess.
+        """
         return self.schedule["LastModificationDate"] if self.schedule else None
 
     @property

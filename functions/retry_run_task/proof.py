@@ -204,10 +204,11 @@ def _environments(
     Raises NotExact where nobody knows it any more.
     """
     title = title_of(definition.arn)
+    dynamic = f"{title} fills in the environment when it fires: {IN_COMMAND}"
     overrides: Any = request["overrides"]
     containers = overrides if isinstance(overrides, AnyText) else overrides["containerOverrides"]
     if isinstance(containers, AnyText):
-        raise not_recovered(asked, f"{title} fills in the environment when it fires: {IN_COMMAND}")
+        raise not_recovered(asked, dynamic)
     environments: list[list[dict[str, str]] | None] = []
     for i, shown in enumerate(asked["overrides"]["containerOverrides"]):
         if shown.get("environment") != HIDDEN:
@@ -216,9 +217,7 @@ def _environments(
         container: Any = containers[i]
         environment: Any = container if isinstance(container, AnyText) else container["environment"]
         if is_filled(environment):
-            raise not_recovered(
-                asked, f"{title} fills in the environment when it fires: {IN_COMMAND}"
-            )
+            raise not_recovered(asked, dynamic)
         for k, entry in enumerate(environment):
             if not entry.get("name"):
                 path = f"containerOverrides[{i}].environment[{k}].name"

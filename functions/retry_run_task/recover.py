@@ -23,7 +23,7 @@ CLIENT_CONFIG = Config(
 )
 
 # A call of a universal target does not name its schedule, and other schedules may share a cut name:
-# each has to be read. At the 20 reads a second that one invocation makes, these take 50 s.
+# each has to be read. These take 50 s at 20 reads a second (a guess: one after the other).
 MOST_READ = 1000
 
 
