@@ -26,6 +26,9 @@ hypothesis_settings.load_profile("project")
 
 NOW = datetime(2026, 11, 23, 0, 1, 30, tzinfo=UTC)
 
+# Beside the members of a failed call's event: an attempt that is due now.
+DUE_NOW = {"retry-run-task:due": {"at": "2026-11-23T00:01:30Z", "unspent": False}}
+
 
 @pytest.fixture(scope="session")
 def stack() -> Stack:

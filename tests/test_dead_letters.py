@@ -266,17 +266,19 @@ def test_the_failed_call_is_found_however_often_the_letter_went_round(times: int
 
 
 def test_a_due_attempt_inside_of_a_letter_is_due_no_more_but_its_token_stays_unspent() -> None:
-    due = load_event(FARGATE) | {"retry-run-task:due": {"unspent": True}, "replay-name": "old"}
+    member = {"at": "2026-11-23T00:01:30Z", "unspent": True, "firstUse": "2026-11-23T00:01:00Z"}
+    due = load_event(FARGATE) | {"retry-run-task:due": member, "replay-name": "old"}
     _, progress = read(due)
-    assert progress == Progress(due=True, unspent=True, replay_name="old")
+    used = NOW - timedelta(seconds=30)
+    assert progress == Progress(NOW, True, unspent=True, first_use=used, replay_name="old")
     _, progress = read(nested(due, 1))
-    assert progress == Progress(due=False, unspent=True, replay_name="replay-0")
+    assert progress == Progress(taken_on=True, unspent=True, replay_name="replay-0")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e: e.pop("replay-name"), "replay-name is missing: only a replay sends dead"),
+        (lambda e: e.pop("replay-name"), "replay-name is missing: only a replay sends letters"),
         (lambda e: e.update({"replay-name": None}), "replay-name is missing"),
         (lambda e: e.pop("detail"), "detail is missing"),
         (lambda e: e["detail"].pop("requestPayload"), "detail.requestPayload is missing"),

@@ -15,10 +15,10 @@ from rehearsal.template import Stack
 from retry_run_task.backoff import delay
 from retry_run_task.caller import caller_of
 from retry_run_task.chain import Chain
-from retry_run_task.decision import Launch, Stop, Wait, decide, follow
+from retry_run_task.decision import Launch, Stop, Wait, decide
 from retry_run_task.failed_call import FailedCall, read_failed_call
 from retry_run_task.outcome import Outcome
-from retry_run_task.progress import Progress, unwrap
+from retry_run_task.progress import Progress, Token, follow, unwrap
 from retry_run_task.request import HIDDEN, NotExact, exact
 from retry_run_task.settings import Settings
 
@@ -92,7 +92,7 @@ def test_the_first_attempt_is_the_callers_request_with_our_tags_and_token(decide
 
 def test_the_next_attempt_counts_on_under_the_same_origin(decided: Decide) -> None:
     origin = load_event(FARGATE)["detail"]["eventID"]
-    decision = decided(SECOND, due=True)
+    decision = decided(SECOND, due=NOW)
     assert isinstance(decision, Launch)
     assert decision.chain == Chain(origin, SINCE, 2, 10)
     assert decision.request["clientToken"] == f"{origin}-2"
@@ -172,6 +172,9 @@ def test_a_chain_ends_with_its_budget(counter: str, decided: Decide) -> None:
         {"origin": "x" * 51},
         {"since": None},
         {"since": "yesterday"},
+        {"since": "2026-11-23T00:00:04Z "},
+        {"since": "2026-11-23T00:00:04Z yesterday"},
+        {"since": " 2026-11-23T00:00:04Z"},
     ],
 )
 def test_a_counter_that_can_not_be_read_stops_the_chain(
@@ -314,7 +317,7 @@ def test_our_tags_need_room(decided: Decide) -> None:
 
 
 def test_a_chain_of_ours_asks_for_the_missing_tasks_only(decided: Decide) -> None:
-    decision = decided("launched.partial-placement-of-our-own", due=True)
+    decision = decided("launched.partial-placement-of-our-own", due=NOW)
     assert (decision.request["count"], decision.chain.counter) == (2, "2/10")
 
 
@@ -333,10 +336,14 @@ def test_nothing_is_asked_for_where_nothing_is_missing(decided: Decide) -> None:
 
 
 def test_a_replay_extends_the_budget_and_restarts_the_age(decided: Decide) -> None:
-    decision = decided("exhausted.last-attempt", replay_name="monday", due=True)
-    origin = load_event("exhausted.last-attempt")["detail"]["requestParameters"]["tags"][2]["value"]
-    assert decision.chain == Chain(origin, NOW, 11, 20)
-    assert tags_of(decision.request)["retry-run-task:since"] == "2026-11-23T00:01:30Z"
+    # The time is that of the schedule, in which all copies of this attempt have waited.
+    due = NOW - timedelta(seconds=31)
+    decision = decided("exhausted.last-attempt", replay_name="monday", due=due)
+    asked = tags_of(parameters("exhausted.last-attempt"))
+    since = asked["retry-run-task:since"]
+    first = datetime.fromisoformat(since)
+    assert decision.chain == Chain(asked["retry-run-task:origin"], first, 11, 20, due)
+    assert tags_of(decision.request)["retry-run-task:since"] == f"{since} 2026-11-23T00:00:59Z"
 
 
 def test_a_replay_gives_the_jobs_own_budget_where_it_has_one(decided: Decide) -> None:
@@ -406,7 +413,7 @@ def test_what_waits_is_the_failed_call_itself(
     event, progress = unwrap(json.loads(decided(SECOND).payload))
     call = read_failed_call(event, settings.account, settings.region)
     again = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
-    assert again == decided(SECOND, due=True)
+    assert again == decided(SECOND, due=NOW)
 
 
 def test_a_wait_ends_in_whole_seconds_and_never_early(
@@ -432,8 +439,8 @@ def test_a_due_attempt_is_decided_again(
     change: dict[str, Any], outcome: Outcome, decided: Decide, settings: Settings
 ) -> None:
     limited = replace(settings, max_age=timedelta(hours=2))
-    assert decided(SECOND, settings=limited, due=True, **change).outcome is outcome
-    assert isinstance(decided(SECOND, settings=limited, due=True), Launch)
+    assert decided(SECOND, settings=limited, due=NOW, **change).outcome is outcome
+    assert isinstance(decided(SECOND, settings=limited, due=NOW), Launch)
 
 
 @pytest.mark.parametrize(
@@ -487,22 +494,22 @@ def followed(
     """What is decided on after an attempt at a call that came to nothing, without an event."""
 
     def follow_call(
-        call: FailedCall, progress: Progress, *, spent: bool
+        call: FailedCall, progress: Progress, token: Token
     ) -> tuple[FailedCall, Progress]:
-        caller, due = caller_of(call, settings), replace(progress, due=True)
+        caller, due = caller_of(call, settings), replace(progress, due=NOW)
         launch = decide(call, caller, due, settings, NOW, run_task)
         assert isinstance(launch, Launch)
-        return follow(call, progress, launch.request, spent=spent)
+        return follow(call, progress, launch.request, token, NOW)
 
     return follow_call
 
 
-@pytest.mark.parametrize("spent", [True, False])
+@pytest.mark.parametrize("token", Token)
 def test_an_attempt_that_failed_without_an_event_is_followed_by_the_next_one(
-    spent: bool, settings: Settings, run_task: StructureShape, followed: Callable[..., Any]
+    token: Token, settings: Settings, run_task: StructureShape, followed: Callable[..., Any]
 ) -> None:
     call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
-    call, progress = followed(call, Progress(), spent=spent)
+    call, progress = followed(call, Progress(), token)
     wait = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
     assert isinstance(wait, Wait)
     assert (wait.name, wait.chain.counter) == (f"{call.event_id}-2", "2/10")
@@ -515,12 +522,12 @@ def test_no_token_is_passed_over(
     call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
     progress = Progress()
     tokens = []
-    for spent in (False, False, True, False, True, True):
-        caller, due = caller_of(call, settings), replace(progress, due=True)
+    for token in (Token.UNSENT, Token.SENT, Token.TAKEN, Token.SENT, Token.SPENT, Token.TAKEN):
+        caller, due = caller_of(call, settings), replace(progress, due=NOW)
         launch = decide(call, caller, due, settings, NOW, run_task)
         assert isinstance(launch, Launch)
         tokens.append((launch.chain.attempt, launch.request["clientToken"][-2:]))
-        call, progress = followed(call, progress, spent=spent)
+        call, progress = followed(call, progress, token)
     assert tokens == [(1, "-1"), (2, "-1"), (3, "-1"), (4, "-2"), (5, "-2"), (6, "-3")]
 
 
@@ -528,7 +535,7 @@ def test_the_token_of_a_failed_call_is_spent(decided: Decide) -> None:
     origin = load_event(FARGATE)["detail"]["eventID"]
     for used, next_one in ((f"{origin}-1", "2"), (None, "5"), (f"{origin}-9", "5")):
         event = tagged(SECOND, attempt="4/10") | {"clientToken": used}
-        attempt = decided(SECOND, parameters=event, due=True)
+        attempt = decided(SECOND, parameters=event, due=NOW)
         assert attempt.request["clientToken"] == f"{origin}-{next_one}"
 
 
@@ -547,7 +554,7 @@ def test_what_waits_knows_that_its_token_is_unspent(
     settings: Settings, run_task: StructureShape, followed: Callable[..., Any]
 ) -> None:
     event = read_failed_call(load_event(FARGATE), settings.account, settings.region)
-    call, progress = followed(event, Progress(), spent=False)
+    call, progress = followed(event, Progress(), Token.SENT)
     wait = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
     assert isinstance(wait, Wait)
     due, progress = unwrap(json.loads(wait.payload))

@@ -3,11 +3,12 @@
 import copy
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from conftest import DUE_NOW, NOW
 from rehearsal import EVENT_NAMES, load_event
 from retry_run_task.failed_call import (
     FailedCall,
@@ -58,17 +59,23 @@ def test_a_failed_call_is_read_from_its_event() -> None:
         user_agent="events.amazonaws.com",
         from_console=False,
     )
-    assert progress(event) == Progress(due=False, unspent=False, replay_name=None)
+    assert progress(event) == Progress()
 
 
 @pytest.mark.parametrize("write", [json.dumps, lambda event: event])
 def test_an_invocation_that_scheduler_could_not_make_is_read_as_its_payload(
     write: Callable[[object], object],
 ) -> None:
-    due = load_event(FARGATE) | {"retry-run-task:due": {"unspent": False}}
+    due = load_event(FARGATE) | DUE_NOW
     request = {"FunctionName": "retry-run-task", "InvocationType": "Event", "Payload": write(due)}
     assert read(request) == read(due)
-    assert progress(request) == progress(due) == Progress(due=True)
+    assert progress(request) == progress(due) == Progress(due=NOW, taken_on=True)
+
+
+def due_with(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    """Makes an event a due attempt with other members."""
+    due = DUE_NOW["retry-run-task:due"] | changes
+    return lambda event: event.update({"retry-run-task:due": due})
 
 
 @pytest.mark.parametrize("payload", [None, "{", "[]", 7])
@@ -102,13 +109,13 @@ def test_an_invocation_of_nothing_is_refused(payload: object) -> None:
         (lambda e: e["detail"].update(eventID=None), "detail.eventID is None"),
         (lambda e: e["detail"].update(eventID="x" * 51), "detail.eventID is"),
         (lambda e: e.update({"retry-run-task:due": True}), "due is not a JSON object"),
-        (lambda e: e.update({"retry-run-task:due": {}}), "due.unspent is neither true nor false"),
-        (lambda e: e.update({"retry-run-task:due": {"unspent": None}}), "is neither true"),
-        (lambda e: e.update({"retry-run-task:due": {"unspent": 1}}), "is neither true"),
-        (
-            lambda e: e.update({"retry-run-task:due": {"unspent": True, "begun": 1}}),
-            "due.begun is neither true nor false",
-        ),
+        (due_with(unspent=None), "due.unspent is neither true nor false"),
+        (due_with(unspent=1), "due.unspent is neither true nor false"),
+        (due_with(begun=1), "due.begun is neither true nor false"),
+        (due_with(at=None), "due.at is not a time like"),
+        (due_with(at=True), "due.at is not a time like"),
+        (due_with(firstUse="yesterday"), "due.firstUse is not a time like"),
+        (due_with(firstUse=0), "due.firstUse is not a time like"),
         (lambda e: e["detail"].update(eventTime="yesterday"), "detail.eventTime is not a time"),
         (lambda e: e["detail"].update(eventTime="2026-13-01T00:00:00Z"), "detail.eventTime is not"),
     ],
@@ -160,8 +167,9 @@ def test_a_failure_without_a_reason_still_is_one() -> None:
 )
 def test_a_due_attempt_is_read_as_it_was_written(name: str) -> None:
     call = read(load_event(name))
-    due = Progress(due=True, begun=True, unspent=True, replay_name="monday")
-    payload = wrap(write_failed_call(call, "123456789012", "eu-west-1"), due)
+    earlier = NOW - timedelta(minutes=5)
+    due = Progress(NOW, taken_on=True, begun=True, unspent=True, first_use=earlier, replay_name="r")
+    payload = wrap(write_failed_call(call, "123456789012", "eu-west-1"), due, NOW)
     written = json.loads(json.dumps(payload))
     assert (read(written), progress(written)) == (call, due)
 

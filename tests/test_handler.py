@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -12,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.ecs.exceptions import ECSException
 
-from conftest import NOW
+from conftest import DUE_NOW, NOW
 from rehearsal import load_event
 from rehearsal.ecs import ConflictException
 from rehearsal.template import Stack
@@ -233,7 +234,7 @@ def test_an_error_that_passes_schedules_the_next_attempt(error: ECSException, wo
     world.ecs.errors = [error] * 3
     outcome = world.call_handler(load_event(FARGATE))
     assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "2/10")
-    assert outcome["detail"].startswith(f"ECS answered with {error.code}. Pending until 2026")
+    assert outcome["detail"].startswith(f"RunTask ended in {error.code}. Pending until 2026")
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=str)
@@ -259,17 +260,19 @@ def test_an_attempt_after_an_error_that_passes_can_not_start_a_second_task(
 def test_an_attempt_whose_answer_is_lost_is_made_again_and_starts_one_task(
     lost: int, world: World
 ) -> None:
-    """First by the SDK, which tries three times, and then by Lambda: always with the same token."""
+    """First by the SDK, which tries three times, and then by a schedule: with the same token."""
     world.ecs.lost_answers = lost
     world.begin(load_event(FARGATE))
     world.run()
-    (outcome,) = world.outcomes
-    assert (outcome["outcome"], outcome["tasks"]) == ("LAUNCHED", world.ecs.tasks)
+    outcome = world.outcomes[-1]
+    expected = {1: "LAUNCHED", 3: "ALREADY_LAUNCHED"}[lost]
+    assert (outcome["outcome"], outcome["tasks"]) == (expected, world.ecs.tasks)
     assert len(world.ecs.tasks) == 1
     assert [call["clientToken"] for call in world.calls] == [f"{ORIGIN}-1"] * (lost + 1)
 
 
 def test_errors_that_pass_use_up_the_budget_if_they_do_not(world: World) -> None:
+    world.deploy(Stack({"BackoffCapSeconds": "120"}))
     world.ecs.errors = [ECSException("ServerException", "oops")] * 999
     world.begin(load_event(FARGATE))
     world.run()
@@ -277,21 +280,66 @@ def test_errors_that_pass_use_up_the_budget_if_they_do_not(world: World) -> None
     assert {call["clientToken"] for call in world.calls} == {f"{ORIGIN}-1"}
 
 
+def test_errors_that_do_not_pass_for_55_minutes_end_the_chain_because_the_token_may_have_died(
+    world: World,
+) -> None:
+    world.ecs.errors = [ECSException("ServerException", "oops")] * 999
+    world.begin(load_event(FARGATE))
+    world.run()
+    assert [outcome["outcome"] for outcome in world.outcomes] == ["SCHEDULED"] * 7 + ["EXPIRED"]
+    assert world.outcomes[-1]["detail"] == (
+        "RunTask ended in ServerException. The next attempt would use a client token that is in "
+        "use since 2026-11-23T00:03:00Z and may have died by then: see whether an attempt has "
+        "started the job, and replay it if not."
+    )
+    assert world.now - datetime(2026, 11, 23, 0, 3, tzinfo=UTC) < timedelta(minutes=55)
+
+
 def test_an_error_that_passes_on_a_request_too_large_to_wait_escapes(world: World) -> None:
     event = load_event(FARGATE)
     container = event["detail"]["requestParameters"]["overrides"]["containerOverrides"][0]
     container["command"] = ["x" * 256_000]
     world.ecs.errors = [TRANSIENT[2]]
-    with pytest.raises(NotContinued, match="ECS answered with ClientException"):
+    with pytest.raises(NotContinued, match="RunTask ended in ClientException"):
         world.call_handler(event)
 
 
-def test_spent_tokens_without_end_end_all_the_same(world: World) -> None:
-    world.ecs.errors = [ConflictException([])] * 999
-    replayed = {"replay-name": "monday", "retry-run-task:due": {"unspent": False}}
+def test_a_replay_goes_on_past_spent_tokens_while_time_is_left_and_then_as_its_chain(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ECS takes a second for each of its answers, of the three minutes that Lambda gives."""
+
+    def conflict(parameters: Any, _: object) -> None:
+        world.calls.append(dict(parameters))
+        world.wait(timedelta(seconds=1))
+        raise ConflictException([])
+
+    monkeypatch.setattr(world.ecs, "answer", conflict)
+    letter = load_event("exhausted.last-attempt") | DUE_NOW | {"replay-name": "monday"}
+    outcome = world.call_handler(letter)
+    assert len(world.calls) == 161
+    assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "172/180")
+    (schedule,) = world.schedules()
+    assert schedule["Name"] == f"{outcome['origin']}-172"
+    # The chain waits for its turn from then on, and its budget ends.
+    world.watch_schedules()
+    world.run()
+    assert world.outcomes[-1]["outcome"] == "EXHAUSTED"
+
+
+def test_a_replay_that_is_too_large_to_wait_fails_where_no_time_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def conflict(*_: object) -> None:
+        world.wait(timedelta(seconds=170))
+        raise ConflictException([])
+
+    monkeypatch.setattr(world.ecs, "answer", conflict)
+    letter = load_event("exhausted.last-attempt") | DUE_NOW | {"replay-name": "monday"}
+    container = letter["detail"]["requestParameters"]["overrides"]["containerOverrides"][0]
+    container["command"] = ["x" * 256_000]
     with pytest.raises(NotContinued, match="spent on a failure"):
-        world.call_handler(load_event("exhausted.last-attempt") | replayed)
-    assert len(world.calls) == function.MOST_TOKENS
+        world.call_handler(letter)
 
 
 def test_what_scheduler_would_fill_in_is_asked_for_as_it_was() -> None:

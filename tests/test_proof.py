@@ -13,6 +13,7 @@ import pytest
 from moto.ecs.exceptions import ECSException
 from moto.scheduler.models import scheduler_backends
 
+from conftest import DUE_NOW
 from rehearsal.callers import rule, schedule
 from rehearsal.ecs import ConflictException
 from rehearsal.template import Stack
@@ -371,7 +372,7 @@ def test_an_unreadable_tag_of_an_own_attempt_stops_it(value: str | None) -> None
             tags = event["detail"]["requestParameters"]["tags"]
             tags[:] = [tag for tag in tags if tag["key"] != DEFINITION_TAG]
         found.wait(timedelta(hours=1))
-        outcome = found.call_handler({"retry-run-task:due": {"unspent": False}, **event})
+        outcome = found.call_handler(DUE_NOW | event)
     assert (outcome["outcome"], sent(found)) == ("NOT_REPLAYABLE", [SECRET])
     assert (
         f"tags[{DEFINITION_TAG}] is not what an earlier attempt has sent; see" in outcome["detail"]

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from conftest import NOW
+from conftest import DUE_NOW, NOW
 from rehearsal import ROOT, load_event
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -44,8 +44,7 @@ def test_they_look_at_the_functions_log_and_are_in_a_folder_of_the_stack() -> No
 
 def test_every_field_that_they_name_is_a_key_of_the_outcome(stack: Stack) -> None:
     with World(stack, NOW) as world:
-        due = {"retry-run-task:due": {"unspent": False}}
-        launched = world.call_handler(load_event("launched.second-attempt") | due)
+        launched = world.call_handler(load_event("launched.second-attempt") | DUE_NOW)
         scheduled = world.call_handler(load_event("launched.second-attempt"))  # has a detail
     known = keys_of(launched) | keys_of(scheduled)
     for name, query in queries(stack).items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NOW
+from conftest import DUE_NOW, NOW
 from rehearsal import EVENT_NAMES, ROOT, load_event
 from rehearsal.cli import main
 from rehearsal.template import Stack
@@ -123,8 +123,7 @@ def test_ci_runs_the_two_commands() -> None:
 
 def test_the_outcome_looks_as_shown() -> None:
     with World(Stack(), NOW) as world:
-        due = {"retry-run-task:due": {"unspent": False}}
-        outcome = world.call_handler(load_event("launched.second-attempt") | due)
+        outcome = world.call_handler(load_event("launched.second-attempt") | DUE_NOW)
     assert json.loads(blocks("json")[-1]) == outcome
 
 

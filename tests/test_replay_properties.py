@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from conftest import NOW
+from conftest import DUE_NOW, NOW
 from rehearsal import EVENT_NAMES, load_event
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -159,7 +159,7 @@ def test_no_payload_makes_the_function_ask_for_anything_but_the_missing_tasks_of
     note(outcome["outcome"])
     if outcome["outcome"] in (Outcome.SCHEDULED, Outcome.ALREADY_SCHEDULED):
         assert scarce_world.calls == []
-        event["retry-run-task:due"] = {"unspent": False}
+        event |= DUE_NOW
         outcome = scarce_world.call_handler(copy.deepcopy(event))
     if outcome["outcome"] != Outcome.FAILED_AGAIN:
         assert scarce_world.calls == []

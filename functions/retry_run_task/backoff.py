@@ -7,9 +7,13 @@ from datetime import timedelta
 # at the 20 a second that Fargate allows (Fargate throttling quotas).
 REPLAY_SPREAD = timedelta(minutes=9)
 
-# The longest wait for a second use of a client token. A token dies an hour after its task has ended
-# (ECS_Idempotency): a short task that a twin starts under it meanwhile must still be found then.
-UNSPENT_CAP = timedelta(minutes=30)
+# A client token dies an hour after its task has ended (ECS_Idempotency), and a task that an earlier
+# use of it has started may have been a short one: until then, a later use of it finds the task.
+TOKEN_LIFE = timedelta(minutes=55)
+
+# The longest wait where somebody may be ahead: for a second use of a token, and for the next token
+# after one that another request had used.
+SHARED_CAP = timedelta(minutes=30)
 
 # EventBridge Scheduler fires within 60 s of the time it was given, and may refuse a past one
 # (Scheduler user guide, "Schedule types"): nothing is asked of it that is nearer than that.
@@ -19,8 +23,8 @@ SHORTEST = timedelta(seconds=60)
 def delay(origin: str, attempt: int, base: timedelta, cap: timedelta) -> timedelta:
     """How long attempt 2, 3, … waits: exponential, capped, spread, and never under a minute.
 
-    The spread is as good as random over many jobs, but the same for the same attempt: twins of one
-    event compute one time (AWS Architecture Blog, "Exponential Backoff And Jitter": equal jitter).
+    The spread is as good as random over many jobs, but the same for the same attempt: duplicates
+    compute one time (AWS Architecture Blog, "Exponential Backoff And Jitter": equal jitter).
     """
     # The shortest base reaches the longest cap, a day, by the eleventh doubling.
     longest = min(cap, base * (1 << min(attempt - 2, 11)))
@@ -28,7 +32,7 @@ def delay(origin: str, attempt: int, base: timedelta, cap: timedelta) -> timedel
 
 
 def replay_delay(origin: str, replay_name: str) -> timedelta:
-    """How long a replayed dead letter waits: from 1 to 10 minutes, the same for twins."""
+    """How long a replayed dead letter waits: from 1 to 10 minutes, the same for duplicates."""
     return SHORTEST + REPLAY_SPREAD * spread(f"{origin}-{replay_name}")
 
 

@@ -23,6 +23,11 @@ OUR_TAGS = (*CHAIN_TAGS, DEFINITION_TAG)
 # The longest budget that a stack (MaxAttempts) or a job (its tag) can have.
 MAX_BUDGET = 100
 
+# What an SDK fills in as the client token of a call, where its caller gives none (version 4).
+_RANDOM_UUID = re.compile(
+    "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+)
+
 # The request's tags, as RunTask takes them: `key` and `value`, both optional.
 Tags = Sequence[Mapping[str, str]]
 
@@ -31,13 +36,15 @@ Tags = Sequence[Mapping[str, str]]
 class Chain:
     """Where a job stands: attempt `attempt` of at most `end`. The origin itself is attempt 0.
 
-    `attempt` is None where the counter cannot be read.
+    `since` is when the first call failed, and `replayed` for when the first attempt of the last
+    replay was scheduled. `attempt` is None where the counter cannot be read.
     """
 
     origin: str
     since: datetime
     attempt: int | None
     end: int
+    replayed: datetime | None = None
 
     @property
     def counter(self) -> str:
@@ -50,9 +57,15 @@ class Chain:
         return self.attempt or 0
 
     @property
+    def aged_from(self) -> datetime:
+        """From when on its age counts."""
+        return self.replayed or self.since
+
+    @property
     def tags(self) -> list[dict[str, str]]:
         """What the next failure of this chain must know, as tags of the request."""
-        values = (self.counter, self.origin, write_time(self.since))
+        times = (self.since, self.replayed) if self.replayed else (self.since,)
+        values = (self.counter, self.origin, " ".join(map(write_time, times)))
         return [{"key": k, "value": v} for k, v in zip(CHAIN_TAGS, values, strict=True)]
 
     def one_further(self) -> Self:
@@ -62,6 +75,15 @@ class Chain:
     def one_back(self) -> Self:
         """The chain without the attempt that it is at: that one could not be made."""
         return replace(self, attempt=self.made - 1)
+
+
+def origin_of(event_id: str, token: object) -> str:
+    """The name of the chain that begins with a call: its client token, or its event's identifier.
+
+    An SDK that lost the answer repeats the call under the token that it has made for it, and ECS
+    answers again (ECS_Idempotency): these are two events, but one call.
+    """
+    return token if isinstance(token, str) and _RANDOM_UUID.fullmatch(token) else event_id
 
 
 def budget_in(tags: Tags) -> tuple[int | None, str]:
@@ -98,10 +120,11 @@ def chain_in(tags: Tags, client_token: object) -> Chain | None:
         and not client_token.startswith(f"{origin}-")
     ):
         raise NotExact(f"tags[{ORIGIN_TAG}]", "was copied from another task")
-    moment = read_time(since)
-    if moment is None:
-        raise NotExact(f"tags[{SINCE_TAG}]", "is not a time like 2026-11-23T00:00:04Z")
-    return Chain(origin or "", moment, int(counter[1]), int(counter[2]))
+    first, space, second = (since or "").partition(" ")
+    moment, replayed = read_time(first), read_time(second)
+    if moment is None or bool(space) != bool(replayed):
+        raise NotExact(f"tags[{SINCE_TAG}]", "is not a time like 2026-11-23T00:00:04Z, or two")
+    return Chain(origin or "", moment, int(counter[1]), int(counter[2]), replayed)
 
 
 def client_token(chain: Chain, last: object, *, unspent: bool) -> str:

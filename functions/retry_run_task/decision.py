@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.model import StructureShape
 
-from retry_run_task.backoff import UNSPENT_CAP, delay, replay_delay
+from retry_run_task.backoff import SHARED_CAP, TOKEN_LIFE, delay, replay_delay
 from retry_run_task.caller import OURS, Caller
 from retry_run_task.chain import (
     ATTEMPT_TAG,
@@ -18,10 +18,11 @@ from retry_run_task.chain import (
     budget_in,
     chain_in,
     client_token,
+    origin_of,
     schedule_name,
     without_ours,
 )
-from retry_run_task.failed_call import FailedCall, write_failed_call
+from retry_run_task.failed_call import FailedCall, write_failed_call, write_time
 from retry_run_task.outcome import Outcome
 from retry_run_task.progress import Progress, wrap
 from retry_run_task.request import NotExact, exact_request, tags_in
@@ -91,11 +92,13 @@ def decide(
     Of the guards, the first that applies decides: what the stack is for, what the job chose, whose
     call it is, and then how far its chain is.
     """
-    is_first = caller.kind != OURS and not progress.begun
-    chain = Chain(call.event_id, call.event_time, 0 if is_first else None, settings.max_attempts)
-    if not settings.covers(call.parameters.get("cluster"), call.parameters.get("taskDefinition")):
+    # A job that the stack has dealt with before is not left alone any more.
+    is_ours = caller.kind == OURS or progress.taken_on
+    origin = origin_of(call.event_id, call.parameters.get("clientToken"))
+    chain = Chain(origin, call.event_time, None if is_ours else 0, settings.max_attempts)
+    if not (is_ours or _is_in_reach(call, settings)):
         return Stop(chain, Outcome.LEFT_ALONE, "The stack is narrowed to other clusters or jobs.")
-    is_covered = progress.begun or caller.is_covered(settings.callers)
+    is_covered = is_ours or caller.is_covered(settings.callers)
     try:
         tags = tags_in(call.parameters, run_task)
     except NotExact as problem:
@@ -108,7 +111,7 @@ def decide(
     if budget == 0:
         return Stop(chain, Outcome.OPTED_OUT, f"The job's tag {MAX_ATTEMPTS_TAG} is 0.")
     if own_budget is None and not is_covered:
-        return _left_alone(chain, caller, settings, note)
+        return _not_covered(call, caller, tags, chain, settings, note)
     decision = _next_attempt(call, caller, progress, tags, chain, settings, now, run_task)
     return replace(decision, detail=f"{decision.detail} {note}".strip())
 
@@ -126,11 +129,12 @@ def _next_attempt(
     """The next attempt at a job that is ours to retry, now or later; or why there is none."""
     budget = chain.end
     try:
-        chain = _chain_of(call, caller, tags, budget)
+        chain = _chain_of(call, caller, tags, chain)
         due = _due(progress, chain, settings, now)
         if progress.replay_name is not None:
-            # A person asked for it: the whole budget again, from where the counter stands.
-            chain = replace(chain, since=due, end=chain.made + budget)
+            # A person asked for it: the whole budget again, from where the counter stands. All
+            # that is sent twice has to be equal: the time is that of the schedule, not the clock's.
+            chain = replace(chain, replayed=progress.due or due, end=chain.made + budget)
         end = _end(call, caller, progress, chain, settings, due)
         if end is not None:
             return end
@@ -138,7 +142,7 @@ def _next_attempt(
         if due > now:
             # What cannot be repeated is found when the wait is over: two letters of it in one
             # replay are one letter then.
-            payload = _payload(call, progress, settings)
+            payload = _payload(call, progress, due, settings)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
                 name = schedule_name(further, progress.replay_name)
                 return Wait(further, name, due, payload)
@@ -158,28 +162,9 @@ def give_up(launch: Launch, problem: NotExact) -> Stop:
     return _not_replayable(launch.chain.one_back(), problem)
 
 
-def follow(
-    call: FailedCall,
-    progress: Progress,
-    request: Mapping[str, Any],
-    *,
-    spent: bool,
-    tasks: tuple[str, ...] = (),
-) -> tuple[FailedCall, Progress]:
-    """What to decide on after an attempt that failed without an event of its own.
-
-    `request` is what the attempt sent; `spent`, whether ECS has bound its token to a failure, in
-    which it placed no more than `tasks`. A token that is not bound is used again by the next
-    attempt: none may be passed over, because a duplicate of this chain, or a server error that was
-    none, could have started the job under it. Who made the first call stays known.
-
-    A replay goes on at once where the token is spent: it has waited already, and what it met is an
-    attempt of an earlier replay.
-    """
-    replay_name = progress.replay_name if spent else None
-    return replace(call, parameters=request, tasks=tasks), Progress(
-        due=replay_name is not None, begun=True, unspent=not spent, replay_name=replay_name
-    )
+def _is_in_reach(call: FailedCall, settings: Settings) -> bool:
+    """Is it a call to what the stack is narrowed to?"""
+    return settings.covers(call.parameters.get("cluster"), call.parameters.get("taskDefinition"))
 
 
 def _not_replayable(chain: Chain, problem: NotExact) -> Stop:
@@ -195,8 +180,26 @@ def _left_alone(chain: Chain, caller: Caller, settings: Settings, note: str) -> 
     return Stop(chain, Outcome.LEFT_ALONE, f"{detail} {note}".strip())
 
 
-def _chain_of(call: FailedCall, caller: Caller, tags: Tags, budget: int) -> Chain:
-    """The chain that the call belongs to, or the one that begins with it."""
+def _not_covered(
+    call: FailedCall, caller: Caller, tags: Tags, chain: Chain, settings: Settings, note: str
+) -> Stop:
+    """A call of callers that the stack is not for; an attempt among them is told of."""
+    try:
+        begun = chain_in(tags, call.parameters.get("clientToken"))
+    except NotExact:
+        begun = None
+    if begun is None:
+        return _left_alone(chain, caller, settings, note)
+    detail = (
+        "The call is an attempt of another stack, or of this one under an earlier name, and "
+        f"Callers ({settings.callers}) does not cover it; the tag {MAX_ATTEMPTS_TAG} on the job "
+        "opts it in."
+    )
+    return Stop(begun, Outcome.NOT_REPLAYABLE, f"{detail} {note}".strip())
+
+
+def _chain_of(call: FailedCall, caller: Caller, tags: Tags, first: Chain) -> Chain:
+    """The chain that the call belongs to, or `first`, which begins with it."""
     chain = chain_in(tags, call.parameters.get("clientToken"))
     if chain is not None:
         return chain
@@ -204,25 +207,26 @@ def _chain_of(call: FailedCall, caller: Caller, tags: Tags, budget: int) -> Chai
         # Nothing but the counter stops the loop (Lambda's own loop detection does not see
         # EventBridge), so a call of ours without one is where it must end.
         raise NotExact(f"tags[{ATTEMPT_TAG}]", "is missing from a call of this function's own")
-    return Chain(call.event_id, call.event_time, 0, budget)
+    return replace(first, attempt=0)
 
 
 def _due(progress: Progress, chain: Chain, settings: Settings, now: datetime) -> datetime:
     """When to make the next attempt: now, or in whole seconds, as a schedule takes it."""
-    if progress.due:
+    if progress.due is not None:
         return now
     if progress.replay_name is not None:
         wait = replay_delay(chain.origin, progress.replay_name)
     elif chain.made == 0:
         return now  # CloudTrail's latency has passed
     else:
-        cap = min(settings.backoff_cap, UNSPENT_CAP) if progress.unspent else settings.backoff_cap
+        is_shared = progress.unspent or progress.ahead
+        cap = min(settings.backoff_cap, SHARED_CAP) if is_shared else settings.backoff_cap
         wait = delay(chain.origin, chain.made + 1, settings.backoff_base, cap)
     return (now + wait + timedelta(seconds=1, microseconds=-1)).replace(microsecond=0)
 
 
-def _payload(call: FailedCall, progress: Progress, settings: Settings) -> str:
-    event = wrap(write_failed_call(call, settings.account, settings.region), progress)
+def _payload(call: FailedCall, progress: Progress, due: datetime, settings: Settings) -> str:
+    event = wrap(write_failed_call(call, settings.account, settings.region), progress, due)
     text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
     # Scheduler fills in <aws.scheduler.scheduled-time> and the like wherever it finds them in an
     # input (Scheduler user guide, "Context attributes"): a request must come back as it was.
@@ -238,18 +242,32 @@ def _end(
     due: datetime,
 ) -> Stop | None:
     """Why there is no next attempt, if there is none."""
+    if not _is_in_reach(call, settings):
+        detail = (
+            "The stack was narrowed (ClusterArns, TaskDefinitionArns) and no longer covers this "
+            "job: widen it to retry the job."
+        )
+        return Stop(chain, Outcome.NOT_REPLAYABLE, detail)
     if call.missing < 1:
         return Stop(chain, Outcome.ALREADY_LAUNCHED, "ECS placed every task that was asked for.")
     # Only a caller that may count what it got is left alone with it.
     may_count = not caller.is_scheduled and not settings.retry_partial_failures
-    if call.tasks and chain.made == 0 and may_count:
+    if call.tasks and chain.made == 0 and may_count and not progress.taken_on:
         detail = "ECS placed some of the tasks, and the stack's RetryPartialFailures is false."
         return Stop(chain, Outcome.LEFT_ALONE, detail)
-    if progress.replay_name is None and all(map(_is_permanent, call.reasons)):
+    is_judged = progress.taken_on or progress.replay_name is not None
+    if not is_judged and all(map(_is_permanent, call.reasons)):
         return Stop(chain, Outcome.NOT_RETRYABLE, "A retry does not help against the reasons.")
     if chain.made >= chain.end:
         return Stop(chain, Outcome.EXHAUSTED, f"All {chain.end} attempts failed.")
-    if settings.max_age is not None and due - chain.since > settings.max_age:
+    if progress.first_use is not None and due - progress.first_use > TOKEN_LIFE:
+        detail = (
+            f"The next attempt would use a client token that is in use since "
+            f"{write_time(progress.first_use)} and may have died by then: see whether an attempt "
+            "has started the job, and replay it if not."
+        )
+        return Stop(chain, Outcome.EXPIRED, detail)
+    if settings.max_age is not None and due - chain.aged_from > settings.max_age:
         detail = f"The next attempt would be later than the maximum age of {settings.max_age}."
         return Stop(chain, Outcome.EXPIRED, detail)
     return None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -16,13 +17,13 @@ from retry_run_task import launch as launching
 from retry_run_task import recover as recovering
 from retry_run_task import wait as waiting
 from retry_run_task.caller import Caller, caller_of, job_of, started_by_of
-from retry_run_task.chain import MAX_BUDGET, Chain
-from retry_run_task.decision import Decision, Launch, Stop, Wait, decide, follow, give_up
+from retry_run_task.chain import Chain
+from retry_run_task.decision import Decision, Launch, Stop, Wait, decide, give_up
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
-from retry_run_task.launch import Failed, Launched, Spent, Unknown, launch
+from retry_run_task.launch import Failed, Launched, Spent, Unknown, Unseen, launch
 from retry_run_task.outcome import Outcome
-from retry_run_task.progress import Progress, unwrap
-from retry_run_task.recover import recover
+from retry_run_task.progress import Progress, Token, follow, unwrap
+from retry_run_task.recover import Unread, recover
 from retry_run_task.request import NotExact
 from retry_run_task.settings import Settings
 from retry_run_task.wait import schedule
@@ -38,9 +39,9 @@ metrics = Metrics(namespace="RetryRunTask", service="retry-run-task")
 # With the JSON log format, Lambda's own logger also writes what botocore says at level INFO.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
-# How many spent tokens one invocation passes: those of two full budgets, or 40 s of ECS's answers.
-# Only the replay of an old dead letter, whose later attempts had failed as well, meets so many.
-MOST_TOKENS = 2 * MAX_BUDGET
+# A replay goes on at once past the tokens of earlier replays, while so much time is left. It is for
+# one schedule, which usually takes less than a second, and 21 s with all its tries (wait.py).
+LEAST_MILLISECONDS = 20_000
 
 
 class NotContinued(Exception):
@@ -76,33 +77,38 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     settings = Settings.read(os.environ, context.invoked_function_arn)
     unwrapped, progress = unwrap(event)
     call = read_failed_call(unwrapped, settings.account, settings.region)
-    end = retry(call, progress, settings)
+    end = retry(call, progress, settings, context.get_remaining_time_in_millis)
     outcome = describe(call, caller_of(call, settings), end, datetime.now(UTC))
     report(outcome, end, context.function_name)
     return outcome
 
 
-def retry(call: FailedCall, progress: Progress, settings: Settings) -> End:
+def retry(
+    call: FailedCall, progress: Progress, settings: Settings, time_left: Callable[[], int]
+) -> End:
     """Decide and act, until an event, a schedule or a person has the job from here on.
 
-    Raises NotContinued where none of them would.
+    `time_left` gives the milliseconds that Lambda still lets this invocation run. Raises
+    NotContinued where none of them would have it.
     """
     failure = ""
-    for _ in range(MOST_TOKENS):
+    while True:
+        is_late = bool(failure) and time_left() < LEAST_MILLISECONDS
+        if is_late:  # a replay waits from here on, as every chain does
+            progress = replace(progress, due=None, replay_name=None)
         caller, now = caller_of(call, settings), datetime.now(UTC)
         decision = decide(call, caller, progress, settings, now, run_task_shape())
-        if failure and progress.unspent and isinstance(decision, Launch):
+        if isinstance(decision, Launch) and (is_late or (failure and progress.unspent)):
             # The request is too large for a schedule: Lambda tries the event again later.
             raise NotContinued(failure)
-        result = act(decision, call, progress, settings)
+        result = act(decision, call, progress, settings, now)
         if isinstance(result, End):
             return replace(result, detail=sentences(failure, result.detail))
         call, progress, failure = result.call, result.progress, result.detail
-    raise NotContinued(failure)
 
 
 def act(
-    decision: Decision, call: FailedCall, progress: Progress, settings: Settings
+    decision: Decision, call: FailedCall, progress: Progress, settings: Settings, now: datetime
 ) -> End | Again:
     """At most one write to AWS."""
     match decision:
@@ -112,11 +118,11 @@ def act(
             outcome, until = schedule(scheduler_client(), decision, settings)
             return End(decision.chain, outcome, (), sentences(until, decision.detail))
         case Launch():  # pragma: no branch - mypy sees that no other is left
-            return start(decision, call, progress, settings)
+            return start(decision, call, progress, settings, now)
 
 
 def start(
-    decision: Launch, call: FailedCall, progress: Progress, settings: Settings
+    decision: Launch, call: FailedCall, progress: Progress, settings: Settings, now: datetime
 ) -> End | Again:
     """One RunTask, with the hidden values that it needs: nothing else ever holds them."""
     chain, request, note = decision.chain, decision.request, ""
@@ -128,6 +134,9 @@ def start(
         except NotExact as problem:
             stop = give_up(decision, problem)
             return End(stop.chain, stop.outcome, (), stop.detail)
+        if isinstance(proof, Unread):
+            followed = follow(call, progress, request, Token.UNSENT, now)
+            return Again(*followed, f"The environment's look-up ended in {proof.error}.")
         request = {**request, "tags": [*request["tags"], proof.tag]}
         secret = {"overrides": proof.overrides}
         note = proof.note
@@ -137,17 +146,21 @@ def start(
         case Failed(tasks, reasons):
             said = f"ECS answered: {'; '.join(reasons)}."
             return End(chain, Outcome.FAILED_AGAIN, tasks, sentences(note, said, decision.detail))
+        case Unseen(tasks, reasons):
+            followed = follow(call, progress, request, Token.SPENT, now, tasks)
+            said = f"ECS answered: {'; '.join(reasons)}. The answer is too large for CloudTrail."
+            return Again(*followed, said)
         case Spent(tasks) if len(tasks) >= request.get("count", 1):
             said = "This attempt was made before."
             return End(
                 chain, Outcome.ALREADY_LAUNCHED, tasks, sentences(note, said, decision.detail)
             )
         case Spent(tasks):
-            followed = follow(call, progress, request, spent=True, tasks=tasks)
+            followed = follow(call, progress, request, Token.TAKEN, now, tasks)
             return Again(*followed, "The attempt's token was spent on a failure.")
-        case Unknown(code):  # pragma: no branch - mypy sees that no other is left
-            followed = follow(call, progress, request, spent=False)
-            return Again(*followed, f"ECS answered with {code}.")
+        case Unknown(error):  # pragma: no branch - mypy sees that no other is left
+            followed = follow(call, progress, request, Token.SENT, now)
+            return Again(*followed, f"RunTask ended in {error}.")
 
 
 def sentences(*parts: str) -> str:

@@ -1,13 +1,15 @@
 """Act: one RunTask call, and what ECS made of it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
-from botocore.exceptions import ClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from retry_run_task.failed_call import reasons_of
+from retry_run_task.transient import transient
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
@@ -18,15 +20,9 @@ CLIENT_CONFIG = Config(
     connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 3}
 )
 
-
-# Errors that pass: server errors; throttles of ECS, and of EC2 behind it, in which only the message
-# tells (dagster#33439, dask-cloudprovider#56); the limit of tasks in provisioning.
-TRANSIENT = ("ServerException", "ThrottlingException", "Throttling", "RequestLimitExceeded")
-TRANSIENT_MESSAGES = (
-    "Tasks provisioning capacity limit exceeded",
-    "Rate exceeded",
-    "RequestLimitExceeded",
-)
+# CloudTrail omits an answer above 100 KB from its record (CloudTrail user guide, "Record contents",
+# `responseElements`), in a form of its own, which may take more bytes than this one (a guess).
+MOST_SHOWN = 90_000
 
 
 class NoReason(Exception):
@@ -53,6 +49,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unseen:
+    """As Failed, but the rule cannot see it: the answer is too large for CloudTrail."""
+
+    tasks: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """The client token was used before, by another request, which placed these tasks or none."""
 
@@ -63,17 +67,17 @@ class Spent:
 class Unknown:
     """An error that passes: ECS may have acted on the call or not, and no event says so."""
 
-    code: str
+    error: str
 
 
-Result = Launched | Failed | Spent | Unknown
+Result = Launched | Failed | Unseen | Spent | Unknown
 
 
 def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Result:
     """Send the request to ECS.
 
     Raises NoReason for an answer that leads nowhere, NotSent where botocore refuses the request,
-    and botocore's ClientError for whatever else ECS rejects.
+    and what ECS rejects, as botocore's ClientError, where that does not pass by itself.
     """
     try:
         response = ecs.run_task(**request)
@@ -85,21 +89,16 @@ def launch(ecs: "ECSClient", request: Mapping[str, Any]) -> Result:
     except ParamValidationError:
         # The request was checked against the same model: this is a bug, and not the job's.
         raise NotSent("botocore refuses the request of this attempt; nothing was sent.") from None
-    except ClientError as error:
-        if _is_transient(error):
-            return Unknown(error.response["Error"]["Code"])
-        raise
+    except (ClientError, BotoCoreError) as error:
+        name = transient(error)
+        if name is None:
+            raise
+        return Unknown(name)
     tasks = tuple(task["taskArn"] for task in response["tasks"])
     if len(tasks) >= request.get("count", 1):
         return Launched(tasks)
     if not any(failure.get("reason") for failure in response["failures"]):
         raise NoReason(f"ECS placed {len(tasks)} tasks of the attempt and gave no reason.")
-    return Failed(tasks, reasons_of(response["failures"]))
-
-
-def _is_transient(error: ClientError) -> bool:
-    details = error.response["Error"]
-    if details["Code"] in TRANSIENT:
-        return True
-    kinds = ("ClientException", "InvalidParameterException")
-    return details["Code"] in kinds and any(m in details["Message"] for m in TRANSIENT_MESSAGES)
+    answer = {key: value for key, value in response.items() if key != "ResponseMetadata"}
+    is_shown = len(json.dumps(answer, default=str).encode()) <= MOST_SHOWN
+    return (Failed if is_shown else Unseen)(tasks, reasons_of(response["failures"]))

@@ -2,10 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
-from retry_run_task.failed_call import NotAFailedCall, object_in
+from retry_run_task.failed_call import (
+    FailedCall,
+    NotAFailedCall,
+    object_in,
+    read_time,
+    write_time,
+)
 
 # Marks a due attempt. No event of a bus can have it: PutEvents takes no top-level fields.
 DUE = "retry-run-task:due"
@@ -14,19 +22,32 @@ DUE = "retry-run-task:due"
 RESULT = "Lambda Function Invocation Result - "
 
 
+class Token(Enum):
+    """What became of the client token of an attempt that leaves no event behind."""
+
+    TAKEN = auto()  # another request had used it, and placed too little: somebody is ahead
+    SPENT = auto()  # ECS has answered to it
+    SENT = auto()  # ECS may have bound it to a launch, or not
+    UNSENT = auto()  # the call was not made
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far the retries of a failed call are, as far as the payload tells.
 
-    `due`: the wait for the next attempt is over. `begun`: attempts were made after the call that no
-    event tells of, and its parameters are those of the last one. `unspent`: ECS did not bind that
-    one to its client token, as far as ECS answered at all. `replay_name`: an operator replays the
-    call from an archive.
+    `due`: for when the attempt was scheduled, if its wait is over. `taken_on`: the stack has dealt
+    with the job before. `begun`: attempts were made after the call that no event tells of, and its
+    parameters are those of the last one. `unspent`: the next attempt has to use the last one's
+    client token, which was in use since `first_use`, if at all. `ahead`: somebody else has used the
+    last one's. `replay_name`: an operator replays the call from an archive.
     """
 
-    due: bool = False
+    due: datetime | None = None
+    taken_on: bool = False
     begun: bool = False
     unspent: bool = False
+    first_use: datetime | None = None
+    ahead: bool = False
     replay_name: str | None = None
 
 
@@ -34,57 +55,106 @@ def unwrap(payload: object) -> tuple[Mapping[str, Any], Progress]:
     """The event of a failed call, out of what the function was invoked with, and how far it is.
 
     The payload is the event itself (EventBridge); with the member DUE beside the event's own, a due
-    attempt (Scheduler, see `wrap`); or a dead letter on its way back, with the event inside of a
-    replayed result of this function. Raises NotAFailedCall, which names the field.
+    attempt (Scheduler, see `wrap`); or a dead letter on its way back, with any of these inside of a
+    replayed result of this function. What a dead-letter queue has kept holds any of these as well.
+    Raises NotAFailedCall, which names the field.
+
+    Of letters that went round several times, only the outermost needs a replay: a message that
+    could not be delivered to the topic comes back without one, is refused here, and so becomes a
+    letter that holds another.
     """
-    outer = _outside_of_request(object_in({"the payload": payload}, "the payload"))
-    event = _inside_of_results(outer)
+    event = object_in({"the payload": payload}, "the payload")
+    results: list[str] = []
+    replay_name = None
+    while True:
+        if "FunctionName" in event:
+            event = _inside_of_request(event)
+        elif str(event.get("detail-type")).startswith(RESULT):
+            if not results and (replay_name := event.get("replay-name")) is None:
+                raise NotAFailedCall("replay-name", "is missing: only a replay sends letters back")
+            results.append(event["detail-type"])
+            event = object_in(object_in(event, "detail"), "requestPayload", "detail.")
+        else:
+            break
+    if not results:
+        replay_name = event.get("replay-name")
     is_due = event.get(DUE) is not None
-    replay_name = outer.get("replay-name")
+    is_live = is_due and not results
     return event, Progress(
-        due=is_due and event is outer,
+        due=_time(event, "at") if is_live else None,
+        # A dead letter is the result of an invocation that had decided on the job.
+        taken_on=is_due or f"{RESULT}Success" in results,
         begun=is_due and _flag(event, "begun", absent=False),
         unspent=is_due and _flag(event, "unspent"),
+        # A person who replays a letter has seen to it that the job does not run.
+        first_use=_time(event, "firstUse", absent=True) if is_live else None,
         replay_name=None if replay_name is None else str(replay_name),
     )
 
 
-def wrap(event: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """The inverse of `unwrap` for a due attempt: the function's payload when the wait is over."""
-    due = {"begun": progress.begun, "unspent": progress.unspent}
-    payload = {DUE: due, **event}
+def follow(
+    call: FailedCall,
+    progress: Progress,
+    request: Mapping[str, Any],
+    token: Token,
+    now: datetime,
+    tasks: tuple[str, ...] = (),
+) -> tuple[FailedCall, Progress]:
+    """What to decide on after an attempt that leaves no event behind.
+
+    `request` is what the attempt sent, or would have, with the client token that came to `token`;
+    `now` is when it began. Under that token, ECS placed no more than `tasks`. A token that is not
+    spent is used again by the next attempt: none may be passed over, because a duplicate of this
+    chain, or a server error that was none, could have started the job under it. Who made the first
+    call stays known.
+
+    A replay goes on at once where another request had used the token: it has waited already, and
+    what it met is an attempt of an earlier replay.
+    """
+    if token is Token.UNSENT:  # an attempt was used up, and nothing else
+        counted = {name: request[name] for name in ("tags", "clientToken")}
+        call = replace(call, parameters={**call.parameters, **counted})
+        return call, Progress(
+            taken_on=True, begun=progress.begun, unspent=True, first_use=progress.first_use
+        )
+    goes_on = token is Token.TAKEN and progress.replay_name is not None
+    return replace(call, parameters=request, tasks=tasks), Progress(
+        due=progress.due if goes_on else None,
+        taken_on=True,
+        begun=True,
+        unspent=token is Token.SENT,
+        first_use=(progress.first_use or now) if token is Token.SENT else None,
+        ahead=token is Token.TAKEN,
+        replay_name=progress.replay_name if goes_on else None,
+    )
+
+
+def wrap(event: Mapping[str, Any], progress: Progress, due: datetime) -> dict[str, Any]:
+    """The inverse of `unwrap` for an attempt that is due then: the function's payload."""
+    member = {
+        "at": write_time(due),
+        "begun": progress.begun,
+        "unspent": progress.unspent,
+        "firstUse": progress.first_use and write_time(progress.first_use),
+    }
+    payload = {DUE: member, **event}
     if progress.replay_name is not None:
         payload["replay-name"] = progress.replay_name
     return payload
 
 
-def _outside_of_request(payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The payload itself, or that of an undelivered request to invoke the function.
+def _inside_of_request(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The payload of an undelivered request to invoke the function.
 
     In its dead-letter queue, Scheduler keeps the request that it made of its target (Scheduler
     user guide, "Configuring a dead-letter queue", which shows the one to SQS).
     """
-    if "FunctionName" not in payload:
-        return payload
-    inner = payload.get("Payload")
+    inner = request.get("Payload")
     try:
         inner = json.loads(inner) if isinstance(inner, str) else inner
     except ValueError as error:
         raise NotAFailedCall("Payload", "is not JSON") from error
     return object_in({"Payload": inner}, "Payload")
-
-
-def _inside_of_results(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the function was first invoked with: a dead letter may have gone round several times.
-
-    Only the outermost one needs a replay: a message that could not be delivered to the topic comes
-    back without one, is refused here, and so becomes a letter that holds another.
-    """
-    if str(event.get("detail-type")).startswith(RESULT) and event.get("replay-name") is None:
-        raise NotAFailedCall("replay-name", "is missing: only a replay sends dead letters back")
-    while str(event.get("detail-type")).startswith(RESULT):
-        event = object_in(object_in(event, "detail"), "requestPayload", "detail.")
-    return event
 
 
 def _flag(event: Mapping[str, Any], name: str, absent: bool | None = None) -> bool:
@@ -93,3 +163,12 @@ def _flag(event: Mapping[str, Any], name: str, absent: bool | None = None) -> bo
     if not isinstance(flag, bool):
         raise NotAFailedCall(f"{DUE}.{name}", "is neither true nor false")
     return flag
+
+
+def _time(event: Mapping[str, Any], name: str, *, absent: bool = False) -> datetime | None:
+    """A member of DUE. Raises NotAFailedCall if it is no time, or is `absent` and must not be."""
+    text = object_in(event, DUE).get(name)
+    moment = read_time(text)
+    if moment is None and not (absent and text is None):
+        raise NotAFailedCall(f"{DUE}.{name}", "is not a time like 2026-11-23T00:00:04Z")
+    return moment

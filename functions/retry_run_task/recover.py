@@ -1,16 +1,18 @@
 """Act: look up what CloudTrail hides, at the moment of the call, for the call alone."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.model import StructureShape
 
 from retry_run_task.definition import Definition, is_universal
 from retry_run_task.proof import Proof, prove
 from retry_run_task.settings import Settings
 from retry_run_task.source import Known, Search, Source, not_recovered
+from retry_run_task.transient import transient
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -27,6 +29,13 @@ CLIENT_CONFIG = Config(
 MOST_READ = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A look-up ended in an error that passes: what is hidden can be looked up later."""
+
+    error: str
+
+
 def recover(
     asked: Mapping[str, Any],
     source: Source,
@@ -34,11 +43,11 @@ def recover(
     run_task: StructureShape,
     events: "Callable[[], EventBridgeClient]",
     scheduler: "Callable[[], EventBridgeSchedulerClient]",
-) -> Proof:
+) -> Proof | Unread:
     """What the request `asked` of a call hides, out of the definition that made it.
 
     Raises NotExact where that cannot be verified or looked up, and botocore's ClientError for
-    whatever else AWS rejects.
+    whatever else AWS rejects, and that does not pass by itself.
     """
     is_rule = source.kind == "rule" if isinstance(source, Search) else ":events:" in source.arn
     try:
@@ -46,8 +55,11 @@ def recover(
             definitions = list(_rules(source, asked, settings, events()))
         else:
             definitions = list(_schedules(source, asked, settings, scheduler()))
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("AccessDeniedException", "AccessDenied"):
+    except (ClientError, BotoCoreError) as error:
+        if name := transient(error):
+            return Unread(name)
+        denied = ("AccessDeniedException", "AccessDenied")
+        if not isinstance(error, ClientError) or error.response["Error"]["Code"] not in denied:
             raise
         action = f"{'events' if is_rule else 'scheduler'}:{error.operation_name}"
         raise not_recovered(

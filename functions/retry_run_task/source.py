@@ -109,6 +109,12 @@ def source_of(
             name = started_by.removeprefix(SCHEDULE_PREFIX)
             return Search("schedule", name, is_cut, call.role, call.event_time)
         return Search("universal", "", True, call.role, call.event_time)
+    if tag_value(tags, DEFINITION_TAG) is not None:
+        raise not_recovered(
+            asked,
+            "an attempt of another stack, or of this one under an earlier name, made the call, in "
+            f"which it cannot be verified; {BY_HAND}",
+        )
     raise not_recovered(
         asked,
         "no EventBridge rule or schedule made the call, in which it could be looked up: put it "

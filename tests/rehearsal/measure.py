@@ -31,6 +31,7 @@ def main() -> None:
         memory_limit_in_mb=256,
         invoked_function_arn=arn,
         aws_request_id="1",
+        get_remaining_time_in_millis=lambda: 180_000,
     )
     with contextlib.redirect_stdout(io.StringIO()):
         handler(event, context)

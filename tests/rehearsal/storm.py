@@ -21,10 +21,10 @@ from rehearsal.template import Stack
 from rehearsal.world import CLOUDTRAIL_LATENCY, DUPLICATE_LATENCY, LAMBDA_RETRIES, SCHEDULER_LATENCY
 from retry_run_task.backoff import spread
 from retry_run_task.caller import caller_of
-from retry_run_task.decision import Launch, Wait, decide, follow
+from retry_run_task.decision import Launch, Wait, decide
 from retry_run_task.failed_call import FailedCall, read_failed_call
 from retry_run_task.launch import CLIENT_CONFIG
-from retry_run_task.progress import Progress
+from retry_run_task.progress import Progress, Token, follow
 from retry_run_task.settings import Settings
 
 # CloudTrail and Scheduler deliver at least once: this share of their deliveries comes twice.
@@ -190,7 +190,7 @@ class Storm:
         elif isinstance(decision, Wait):
             if decision.name not in self.schedules:
                 self.schedules.add(decision.name)
-                due = replace(progress, due=True)
+                due = replace(progress, due=decision.until, taken_on=True)
                 self._at_least_once(
                     decision.until + SCHEDULER_LATENCY,
                     decision.name,
@@ -212,8 +212,8 @@ class Storm:
         answer: Answer,
     ) -> None:
         if answer in ("THROTTLED", "SPENT"):  # no event will continue the chain
-            spent = answer == "SPENT"
-            self._decide(job, *follow(call, progress, request, spent=spent))
+            token = Token.TAKEN if answer == "SPENT" else Token.SENT
+            self._decide(job, *follow(call, progress, request, token, self.now))
         elif answer == "FAILED":
             self._publish(job, self._failed_call(request))
 

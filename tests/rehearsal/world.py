@@ -44,6 +44,7 @@ SCHEDULER_LATENCY = timedelta(seconds=30)
 # When Lambda tries an asynchronous invocation again that raised (Lambda developer guide,
 # "Error handling for asynchronous invocation").
 LAMBDA_RETRIES = (timedelta(minutes=1), timedelta(minutes=2))
+MILLISECOND = timedelta(milliseconds=1)
 # What Scheduler replaces in the input of a target (Scheduler user guide, "Context attributes").
 CONTEXT_ATTRIBUTE = re.compile(r"<aws\.scheduler\.[a-z-]+>")
 CLIENTS = (function.ecs_client, function.events_client, function.scheduler_client)
@@ -94,6 +95,7 @@ class World:
         self.stack = stack
         self.start = self.now = start
         self.duplicates = duplicates
+        self.duplicate_latency = DUPLICATE_LATENCY
         self.definitions = definitions or {}
         self.timeline: list[Entry] = []
         self.calls: list[dict[str, Any]] = []
@@ -230,9 +232,7 @@ class World:
 
     def publish(self, event: Mapping[str, Any], latency: timedelta = timedelta()) -> None:
         """Put an event on the default bus: once, or twice where duplicates are rehearsed."""
-        self._at(self.now + latency, lambda: self.deliver(event))
-        if self.duplicates:
-            self._at(self.now + latency + DUPLICATE_LATENCY, lambda: self.deliver(event))
+        self._at_least_once(latency, lambda: self.deliver(event))
 
     def tell(self, actor: str, text: str, **data: Any) -> None:
         self.timeline.append(Entry(self.now, actor, text, data))
@@ -278,8 +278,13 @@ class World:
             self.tell("EventBridge", "the rule leaves the event alone", matched=False)
 
     def _invoke_later(self, payload: Mapping[str, Any]) -> None:
-        for _ in range(2 if self.duplicates else 1):  # at least once
-            self._at(self.now, lambda: self.invoke(payload))
+        self._at_least_once(timedelta(), lambda: self.invoke(payload))
+
+    def _at_least_once(self, latency: timedelta, action: Callable[[], None]) -> None:
+        """Once, or twice where duplicates are rehearsed: the second comes a little later."""
+        self._at(self.now + latency, action)
+        if self.duplicates:
+            self._at(self.now + latency + self.duplicate_latency, action)
 
     def invoke(
         self, payload: Mapping[str, Any], retries: tuple[timedelta, ...] = LAMBDA_RETRIES
@@ -376,9 +381,15 @@ class World:
         group = self.stack.environment["SCHEDULE_GROUP"]
         self._scheduler.delete_schedule(GroupName=group, Name=name)
         self._scheduled.remove(name)
-        for _ in range(2 if self.duplicates else 1):  # at least once
+        filled = json.loads(CONTEXT_ATTRIBUTE.sub("filled in by Scheduler", payload))
+
+        def due() -> None:
             self.tell("Scheduler", f"{name} is due")
-            self.invoke(json.loads(CONTEXT_ATTRIBUTE.sub("filled in by Scheduler", payload)))
+            self.invoke(filled)
+
+        due()
+        if self.duplicates:
+            self._at(self.now + self.duplicate_latency, due)
 
     def call_handler(self, payload: dict[str, Any]) -> dict[str, Any]:
         context = LambdaContext()
@@ -386,6 +397,9 @@ class World:
         context._memory_limit_in_mb = int(self.stack.function["MemorySize"])
         context._invoked_function_arn = self.stack.function_arn
         context._aws_request_id = str(uuid.UUID(int=self._counter))
+        ends = self.now + timedelta(seconds=int(self.stack.function["Timeout"]))
+        # The class has a static method that gives 0; Lambda's has one that looks at the clock.
+        vars(context)["get_remaining_time_in_millis"] = lambda: (ends - self.now) // MILLISECOND
         for stream in function.logger.handlers:
             cast("logging.StreamHandler[io.StringIO]", stream).setStream(self.logs)
         self._in_function = True
