@@ -2,8 +2,10 @@
 
 import copy
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,8 +119,29 @@ def test_a_lost_job_is_one_letter_and_one_message(world: World) -> None:
         "All 3 attempts failed.",
         "When the cause is gone, and 10 minutes after this message, this starts it and all that "
         "were lost after it. Of several messages take the first one's, and paste it once:",
-        command.replace("START", letter["time"]).replace("END", "$(date -u +%Y-%m-%dT%H:%M:%SZ)"),
+        command.replace("START", MINUTE_BEFORE.format(time=letter["time"])).replace(
+            "END", "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+        ),
     ]
+
+
+MINUTE_BEFORE = (
+    "$(date -u -d '{time} 1 minute ago' +%Y-%m-%dT%H:%M:%SZ "
+    "|| date -u -j -v-1M -f %Y-%m-%dT%H:%M:%SZ {time} +%Y-%m-%dT%H:%M:%SZ)"
+)
+
+
+@pytest.mark.skipif(not Path("/bin/date").exists(), reason="there is no date in a known place")
+def test_the_shell_starts_a_replay_a_minute_before_the_letter() -> None:
+    for time, before in (
+        ("2026-11-23T00:06:04Z", "2026-11-23T00:05:04Z"),
+        ("2026-01-01T00:00:30Z", "2025-12-31T23:59:30Z"),
+    ):
+        script = MINUTE_BEFORE.format(time=time)[2:-1]
+        printed = subprocess.run(  # noqa: S603 - the command of the message
+            ["/bin/sh", "-c", script], capture_output=True, text=True, check=True
+        )
+        assert printed.stdout.strip() == before
 
 
 def test_recoveries_are_quiet(world: World) -> None:

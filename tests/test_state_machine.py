@@ -451,9 +451,9 @@ def gives_two_attempts_more(*arguments: Any) -> Any:
     return REAL_END(call, caller, progress, replace(chain, end=chain.end + 2), *rest)
 
 
-def gives_up_on_replays(call: Any, progress: Any, settings: Any) -> Any:
+def gives_up_on_replays(call: Any, progress: Any, *rest: Any) -> Any:
     if progress.replay_name is None:
-        return REAL_RETRY(call, progress, settings)
+        return REAL_RETRY(call, progress, *rest)
     return End(Chain(call.event_id, call.event_time, 0, 0), Outcome.EXHAUSTED)
 
 

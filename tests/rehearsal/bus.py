@@ -5,12 +5,19 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rehearsal import iam
 from rehearsal.pattern import matches
 from rehearsal.template import Stack
+from retry_run_task.failed_call import write_time
+
+# The shell's `date`, first that of Linux, then that of macOS: a minute before a moment.
+MINUTE_BEFORE = re.compile(
+    r"\$\(date -u -d '(\S+) 1 minute ago' \+%Y-%m-%dT%H:%M:%SZ "
+    r"\|\| date -u -j -v-1M -f %Y-%m-%dT%H:%M:%SZ \1 \+%Y-%m-%dT%H:%M:%SZ\)"
+)
 
 
 class AccessDenied(Exception):
@@ -62,7 +69,8 @@ class OutcomeBus:
         )
         if not start < end <= now:
             raise ValueError("a replay's times are in order, and past")
-        replayed = [e for e in self.archive if start <= datetime.fromisoformat(e["time"]) <= end]
+        # Whether its first second is among a replay's time is not documented: here it is not.
+        replayed = [e for e in self.archive if start < datetime.fromisoformat(e["time"]) <= end]
         for event in replayed:
             again = event | {"replay-name": options["replay-name"]}
             self._to_rules(stack, again, {destination["FilterArns"]})
@@ -116,8 +124,13 @@ def transform(transformer: Mapping[str, Any], event: Mapping[str, Any]) -> str:
     return re.sub(r"<(\w+)>", value, lines)
 
 
+def _minute_before(moment: str) -> str:
+    return write_time(datetime.fromisoformat(moment) - timedelta(minutes=1))
+
+
 def _options(command: str, now: datetime) -> dict[str, str]:
     """The options of an `aws` command, after the shell has put in the times."""
+    command = MINUTE_BEFORE.sub(lambda m: _minute_before(m[1]), command)
     seconds, iso = str(int(now.timestamp())), now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     shell = {"$(date +%s)": seconds, "$(date -u +%Y-%m-%dT%H:%M:%SZ)": iso}
     for substitution, value in shell.items():

@@ -1,6 +1,7 @@
 """The event that CloudTrail and EventBridge make of a RunTask call."""
 
 import copy
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -53,7 +54,7 @@ def run_task_event(
         "sourceIPAddress": invoked_by or "34.240.0.10",
         "userAgent": user_agent,
         "requestParameters": hide_environment(parameters),
-        "responseElements": copy.deepcopy(response),
+        "responseElements": _shown(response),
         "eventID": event_id,
         "readOnly": False,
         "eventType": "AwsApiCall",
@@ -74,6 +75,12 @@ def run_task_event(
         "resources": [],
         "detail": detail,
     }
+
+
+def _shown(response: Mapping[str, Any] | None) -> Any:
+    """The answer as CloudTrail shows it: above 100 KB it is omitted, in what shape is a guess."""
+    is_large = len(json.dumps(response, default=str).encode()) > 100_000
+    return {"omitted": True} if is_large else copy.deepcopy(response)
 
 
 def hide_environment(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 from unittest import mock
 
@@ -24,6 +24,8 @@ CAPACITY = (
     "Capacity is unavailable at this time. "
     "Please try again later or in a different availability zone"
 )
+
+DAY = timedelta(days=1)
 
 # (parameters, response or None, (error code, message) or None)
 OnCall = Callable[[Mapping[str, Any], Mapping[str, Any] | None, tuple[str, str] | None], None]
@@ -47,9 +49,13 @@ class ScarceEcs:
     `errors` are raised in place of an answer, one a call, and `late_errors` after it took effect.
     `lost_answers` further calls take effect, and their answers never come.
 
+    `instances`: on EC2 an answer lists a failure for each container instance of the cluster.
+
     `binds_failures`: whether a call that placed nothing uses up its token. What AWS does is not
     documented (aws-facts, section 6), so both worlds can be rehearsed. `tasks` are the ARNs of all
-    that was placed, and `launches` the requests that placed something, with their ARNs.
+    that was placed, and `launches` the requests that placed something, with their ARNs. Tasks run
+    for `task_time`, or for ever, and their tokens for an hour more, but a day at most
+    (ECS_Idempotency). `straddled` are families of which one token failed first and launched then.
     """
 
     account: str
@@ -64,12 +70,16 @@ class ScarceEcs:
     errors: list[ECSException] = field(default_factory=list)
     late_errors: list[ECSException] = field(default_factory=list)
     lost_answers: int = 0
+    instances: int = 1
     binds_failures: bool = True
+    task_time: timedelta | None = None
+    straddled: set[str] = field(default_factory=set)
     tasks: list[str] = field(default_factory=list)
     launches: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list)
-    tokens: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = field(
+    tokens: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any], datetime]] = field(
         default_factory=dict
     )
+    _failed: set[tuple[str, str]] = field(default_factory=set)
 
     @contextmanager
     def in_place_of_motos(self) -> Iterator[None]:
@@ -99,26 +109,30 @@ class ScarceEcs:
             raise error
         token = (parameters.get("cluster", "default"), parameters["clientToken"])
         known = self.tokens.get(token)
-        if known is not None:
-            before, response = known
+        is_alive = known is not None and self.now() < known[2] + self._life(known[1])
+        if known is not None and is_alive:
+            before, response, _ = known
             if before != parameters:
                 tasks = [task["taskArn"] for task in response["tasks"]]
                 conflict = ConflictException(tasks)
                 self.on_call(parameters, None, (conflict.code, conflict.message))
                 raise conflict
         elif self._is_scarce(parameters):
-            response = {"tasks": [], "failures": [{"reason": self.reason}]}
+            response = {"tasks": [], "failures": self._failures(1)}
+            self._failed.add(token)
         else:
             asked = parameters.get("count", 1)
             count = min(asked, self.at_most)
             placed = cast("dict[str, list[Task]]", place(count).result)
             tasks = [{"taskArn": task.task_arn} for task in placed["tasks"]]
-            response = {"tasks": tasks, "failures": [{"reason": self.reason}] * (asked - count)}
+            response = {"tasks": tasks, "failures": self._failures(asked - count)}
+            if token in self._failed:
+                self.straddled.add(family_of(parameters))
             arns = [task["taskArn"] for task in tasks]
             self.tasks += arns
             self.launches.append((dict(parameters), arns))
-        if response["tasks"] or self.binds_failures:
-            self.tokens[token] = (dict(parameters), response)
+        if not is_alive and (response["tasks"] or self.binds_failures):
+            self.tokens[token] = (dict(parameters), response, self.now())
         if self.late_errors:
             error = self.late_errors.pop(0)
             self.on_call(parameters, None, (error.code, error.message))
@@ -128,6 +142,19 @@ class ScarceEcs:
             self.lost_answers -= 1
             raise ReadTimeoutError(endpoint_url="ECS")
         return response
+
+    def _life(self, response: Mapping[str, Any]) -> timedelta:
+        if self.task_time is None or not response["tasks"]:
+            return DAY
+        return min(DAY, self.task_time + timedelta(hours=1))
+
+    def _failures(self, missing: int) -> list[dict[str, str]]:
+        if self.instances == 1:
+            return [{"reason": self.reason}] * missing
+        return [
+            {"arn": f"arn:aws:ecs:::container-instance/{n:032x}", "reason": self.reason}
+            for n in range(self.instances if missing else 0)
+        ]
 
     def _is_scarce(self, parameters: Mapping[str, Any]) -> bool:
         if family_of(parameters) in self.families_without_capacity:

@@ -19,7 +19,7 @@ import boto3
 import botocore.session
 import time_machine
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.loaders import Loader, create_loader
 from botocore.model import OperationModel
 from moto import mock_aws
@@ -92,7 +92,8 @@ class World:
         **scarcity: Any,
     ) -> None:
         """`definitions`: `Rules` with their `Targets`, and `Schedules`, as AWS's API has them."""
-        self.stack = stack
+        self.stack = stack  # whose function is at work, or was the last to be
+        self.stacks = {stack.name: stack}
         self.start = self.now = start
         self.duplicates = duplicates
         self.duplicate_latency = DUPLICATE_LATENCY
@@ -100,12 +101,17 @@ class World:
         self.timeline: list[Entry] = []
         self.calls: list[dict[str, Any]] = []
         self.outcomes: list[dict[str, Any]] = []
-        self.bus = OutcomeBus(lambda event: self._invoke_later(event))
+        self.buses: dict[str, OutcomeBus] = {}
         # What the function asks of AWS: "before RunTask", "after RunTask", …
         self.points: list[str] = []
         # Where its process dies, one each time, and which operations AWS refuses, with which code.
         self.crashes: list[str] = []
         self.refused: dict[str, str] = {}
+        # Until when requests of these operations reach no AWS.
+        self.away: dict[str, datetime] = {}
+        # What a dead-letter queue keeps, and how many further invocations cannot be delivered.
+        self.queue: list[tuple[str, dict[str, Any]]] = []
+        self.undelivered = 0
         # The inputs of all schedules that it made.
         self.inputs: list[str] = []
         self.logs = io.StringIO()
@@ -113,7 +119,7 @@ class World:
             stack.account, stack.region, on_call=self._record, now=lambda: self.now, **scarcity
         )
         self._in_function = False
-        self._scheduled: set[str] = set()
+        self._scheduled: set[tuple[str, str]] = set()
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = 0
         self._asked = 1
@@ -128,7 +134,7 @@ class World:
         here = {"MOTO_ACCOUNT_ID": self.stack.account}
         enter(mock.patch.dict(os.environ, no_one | quick | here))
         enter(mock.patch.object(boto3, "DEFAULT_SESSION", None))
-        self.deploy(self.stack)
+        os.environ.update(self.stack.environment)
         self._clock = enter(time_machine.travel(self.now, tick=False))
         enter(mock.patch("time.sleep", self._sleep))
         enter(mock_aws())  # forgets the session that boto3 has had
@@ -139,8 +145,7 @@ class World:
         mock_random.seed(0)  # the same tasks' ids in every run
         enter(self.ecs.in_place_of_motos())
         self._scheduler = boto3.client("scheduler")
-        group = self.stack.environment["SCHEDULE_GROUP"]
-        self._scheduler.create_schedule_group(Name=group)
+        self.deploy(self.stack)
         for client in CLIENTS:
             client.cache_clear()
             self._exit.callback(client.cache_clear)
@@ -168,9 +173,22 @@ class World:
         action()
 
     def deploy(self, stack: Stack) -> None:
-        """The stack from now on: the same one with other parameters."""
-        self.stack = stack
-        os.environ.update(stack.environment)
+        """The stack from now on: the same one with other parameters, or one more by its name."""
+        if stack.name not in self.buses:
+            self.buses[stack.name] = OutcomeBus(partial(self._invoke_later, stack.name))
+            self._scheduler.create_schedule_group(Name=stack.environment["SCHEDULE_GROUP"])
+        self.stacks[stack.name] = stack
+        self.use(stack.name)
+
+    def use(self, name: str) -> None:
+        """Let the function of this stack be the one at work."""
+        self.stack = self.stacks[name]
+        os.environ.update(self.stack.environment)
+
+    @property
+    def bus(self) -> OutcomeBus:
+        """That of the stack at work."""
+        return self.buses[self.stack.name]
 
     def define(self, definitions: Mapping[str, Any]) -> None:
         """The rules and schedules that make calls, as their owners defined them the day before."""
@@ -264,21 +282,46 @@ class World:
         self.points.append(point)
         if self.crashes and self.crashes[0] == point:
             raise Crash(self.crashes.pop(0))
+        if moment == "before" and self.now < self.away.get(model.name, self.now):
+            raise EndpointConnectionError(
+                endpoint_url=f"https://{model.service_model.signing_name}"
+            )
         if code := self.refused.get(model.name):
             raise ClientError({"Error": {"Code": code, "Message": "refused"}}, model.name)
 
     def deliver(self, event: Mapping[str, Any]) -> None:
         """An event is on the default bus now."""
-        if self.stack.rules["RetryRunTaskFailedCall"]["State"] == "DISABLED":
-            self.tell("EventBridge", "the rule is disabled", matched=False)
-        elif matches(self.stack.pattern, event):
-            self.tell("EventBridge", "the rule matches the event", matched=True)
-            self.invoke(event)
-        else:
-            self.tell("EventBridge", "the rule leaves the event alone", matched=False)
+        for name in list(self.stacks):
+            self.use(name)
+            if self.stack.rules["RetryRunTaskFailedCall"]["State"] == "DISABLED":
+                self.tell("EventBridge", "the rule is disabled", matched=False)
+            elif matches(self.stack.pattern, event):
+                self.tell("EventBridge", "the rule matches the event", matched=True)
+                self._send(name, event, event)
+            else:
+                self.tell("EventBridge", "the rule leaves the event alone", matched=False)
 
-    def _invoke_later(self, payload: Mapping[str, Any]) -> None:
-        self._at_least_once(timedelta(), lambda: self.invoke(payload))
+    def _invoke_later(self, name: str, payload: Mapping[str, Any]) -> None:
+        self._at_least_once(timedelta(), lambda: self._send(name, payload, payload))
+
+    def _send(self, name: str, payload: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+        """To the function of this stack; or, as the request for it, to the dead-letter queue."""
+        if name not in self.stacks:
+            return
+        if self.undelivered:
+            self.undelivered -= 1
+            self.queue.append((name, dict(request)))
+            self.tell("EventBridge", "an invocation could not be delivered: it is in the queue")
+        else:
+            self.use(name)
+            self.invoke(payload)
+
+    def redrive(self) -> None:
+        """An operator sends what the dead-letter queue holds to the function (see the README)."""
+        while self.queue:
+            name, message = self.queue.pop(0)
+            self.use(name)
+            self.invoke(message)
 
     def _at_least_once(self, latency: timedelta, action: Callable[[], None]) -> None:
         """Once, or twice where duplicates are rehearsed: the second comes a little later."""
@@ -296,7 +339,9 @@ class World:
             message = f"{type(error).__name__}: {error}"
             self.tell("Lambda", f"the function failed: {message}", error=message)
             if retries:
-                self._at(self.now + retries[0], lambda: self.invoke(payload, retries[1:]))
+                self._at(
+                    self.now + retries[0], partial(self._retry, self.stack.name, payload, retries)
+                )
             else:
                 answer = {"errorType": type(error).__name__, "errorMessage": str(error)}
                 self.send_result("Failure", "RetriesExhausted", payload, answer)
@@ -305,6 +350,11 @@ class World:
             self.tell("Lambda", _sentence(outcome), **outcome)
             self.send_result("Success", "Success", payload, outcome)
         self.watch_schedules()
+
+    def _retry(self, name: str, payload: Mapping[str, Any], retries: tuple[timedelta, ...]) -> None:
+        if name in self.stacks:
+            self.use(name)
+            self.invoke(payload, retries[1:])
 
     def send_result(
         self, kind: str, condition: str, payload: Mapping[str, Any], answer: object
@@ -360,13 +410,16 @@ class World:
 
     def watch_schedules(self) -> None:
         """moto keeps schedules and never fires one: that is done here, and each is then deleted."""
-        for name in sorted(self._names_of_schedules() - self._scheduled):
-            self._scheduled.add(name)
+        for name in sorted(self._names_of_schedules()):
+            if (self.stack.name, name) in self._scheduled:
+                continue
+            self._scheduled.add((self.stack.name, name))
             schedule = self._schedule(name)
             at = datetime.fromisoformat(schedule["ScheduleExpression"][3:-1] + "+00:00")
             payload = schedule["Target"]["Input"]
             self.inputs.append(payload)
-            self._at(at + SCHEDULER_LATENCY, partial(self._fire, name, payload))
+            fire = partial(self._fire, self.stack.name, name, payload)
+            self._at(at + SCHEDULER_LATENCY, fire)
 
     def _names_of_schedules(self) -> set[str]:
         group = self.stack.environment["SCHEDULE_GROUP"]
@@ -377,15 +430,21 @@ class World:
         group = self.stack.environment["SCHEDULE_GROUP"]
         return self._scheduler.get_schedule(GroupName=group, Name=name)
 
-    def _fire(self, name: str, payload: str) -> None:
+    def _fire(self, stack: str, name: str, payload: str) -> None:
+        self.use(stack)
         group = self.stack.environment["SCHEDULE_GROUP"]
         self._scheduler.delete_schedule(GroupName=group, Name=name)
-        self._scheduled.remove(name)
-        filled = json.loads(CONTEXT_ATTRIBUTE.sub("filled in by Scheduler", payload))
+        self._scheduled.remove((stack, name))
+        text = CONTEXT_ATTRIBUTE.sub("filled in by Scheduler", payload)
+        request = {
+            "FunctionName": self.stack.function_arn,
+            "InvocationType": "Event",
+            "Payload": text,
+        }
 
         def due() -> None:
             self.tell("Scheduler", f"{name} is due")
-            self.invoke(filled)
+            self._send(stack, json.loads(text), request)
 
         due()
         if self.duplicates:

@@ -1,0 +1,466 @@
+"""Never twice, never lost: holes that reviews found. Each stays closed, and a mutant opens it."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from moto.ecs.exceptions import ECSException
+
+from conftest import NOW
+from rehearsal import load_definitions, load_event
+from rehearsal.bus import MINUTE_BEFORE
+from rehearsal.template import Stack
+from rehearsal.world import World
+from retry_run_task import decision, handler, launch, progress, recover
+from retry_run_task.chain import Chain
+from retry_run_task.outcome import Outcome
+from retry_run_task.progress import Token
+
+FARGATE = "launched.fargate-capacity-rule"
+SDK = "launched.fargate-capacity-sdk-client-token"
+HIDDEN_RULE = "launched.hidden-environment-rule"
+THROTTLED = ECSException("ThrottlingException", "Rate exceeded")
+EVER = 10**9
+
+Hole = Callable[[], None]
+Mutant = Callable[[pytest.MonkeyPatch], None]
+
+
+def outcomes(world: World) -> list[str]:
+    return [outcome["outcome"] for outcome in world.outcomes]
+
+
+def changed(name: str, **detail: Any) -> dict[str, Any]:
+    event = copy.deepcopy(load_event(name))
+    event["detail"].update(detail)
+    return event
+
+
+def replay_all(world: World) -> None:
+    """As an operator does who pastes the command of the first message."""
+    world.wait(timedelta(minutes=10))
+    world.replay(world.bus.messages[0].splitlines()[-1].strip('"'))
+    world.run()
+
+
+# One call, two records.
+
+
+def an_sdk_repeats_a_call_under_its_token() -> None:
+    """Two events, three seconds apart, of one call: their attempts differ in `since`."""
+    repeated = changed(SDK, eventID="another", eventTime="2026-11-23T00:00:07Z")
+    for failures, expected in (
+        (0, ["LAUNCHED", "ALREADY_LAUNCHED"]),
+        (1, ["FAILED_AGAIN", "SCHEDULED", "ALREADY_SCHEDULED", "LAUNCHED"]),
+    ):
+        with World(Stack(), NOW, failures=failures) as world:
+            world.begin(load_event(SDK))
+            world.begin(repeated)
+            world.run()
+            assert outcomes(world) == expected
+            assert len(world.tasks) == 1
+            token = load_event(SDK)["detail"]["requestParameters"]["clientToken"]
+            assert {outcome["origin"] for outcome in world.outcomes} == {token}
+
+
+def names_each_chain_for_its_event(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decision, "origin_of", lambda event_id, _: event_id)
+
+
+# Duplicates of a replayed attempt.
+
+
+def a_replayed_attempt_comes_twice() -> None:
+    """Seconds apart: both send the same, to the last tag."""
+    with World(Stack({"MaxAttempts": "2"}), NOW, failures=EVER) as world:
+        world.begin(load_event(FARGATE))
+        world.run()
+        world.ecs.failures, world.duplicates = 0, True
+        replay_all(world)
+        first, second = world.calls[2:]
+        assert first == second
+        assert len(world.tasks) == 1
+        since = next(t["value"] for t in first["tags"] if t["key"] == "retry-run-task:since")
+        assert since.startswith("2026-11-23T00:00:04Z 2026-11-23T")
+
+
+REAL_DECIDE = decision.decide
+
+
+def reads_the_time_from_the_clock(patch: pytest.MonkeyPatch) -> None:
+    def decide(call: Any, caller: Any, progress: Any, settings: Any, now: Any, shape: Any) -> Any:
+        progress = replace(progress, due=now if progress.due else None)
+        return REAL_DECIDE(call, caller, progress, settings, now, shape)
+
+    patch.setattr(handler, "decide", decide)
+
+
+def somebody_is_ahead() -> None:
+    """After a conflict that names no task, the next attempt comes while the other's token lives."""
+    patient = {"BackoffBaseSeconds": "36000", "BackoffCapSeconds": "36000"}
+    with World(Stack(patient), NOW, failures=1) as world:
+        world.call_handler(load_event(FARGATE))
+        world.deploy(Stack(patient | {"MaxAttempts": "20"}))  # so that the duplicate differs
+        world.call_handler(load_event(FARGATE))
+        (schedule,) = world.schedules()
+        due = datetime.fromisoformat(schedule["ScheduleExpression"][3:-1] + "+00:00")
+        assert due - NOW <= timedelta(minutes=30)
+
+
+def waits_as_long_as_the_stack_says(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decision, "SHARED_CAP", timedelta(days=1))
+
+
+# Tokens that die.
+
+
+def a_duplicate_is_throttled_until_the_token_has_died() -> None:
+    """The first copy launches a task of five minutes; the second is thrown back for an hour."""
+    parameters = {"BackoffBaseSeconds": "900", "BackoffCapSeconds": "900"}
+    with World(Stack(parameters), NOW, task_time=timedelta(minutes=5)) as world:
+        world.begin(load_event(FARGATE))
+        world.duplicates = True
+        world.begin(load_event(FARGATE))
+        world.step()  # the first copy
+        assert outcomes(world) == ["LAUNCHED"]
+        world.away = {"RunTask": world.now + timedelta(minutes=66)}
+        world.run()
+        assert len(world.tasks) == 1
+        assert outcomes(world)[-1] == "EXPIRED"
+        assert "see whether an attempt has started the job" in world.outcomes[-1]["detail"]
+
+
+def lets_tokens_live(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decision, "TOKEN_LIFE", timedelta(days=1))
+
+
+def hidden(**scarcity: Any) -> World:
+    return World(Stack(), NOW, definitions=load_definitions(HIDDEN_RULE), **scarcity)
+
+
+def a_look_up_fails_where_a_duplicate_has_launched() -> None:
+    with hidden() as world:
+        event = load_event(HIDDEN_RULE)
+        world.call_handler(event)
+        world.away = {"ListEventBuses": world.now + timedelta(seconds=1)}
+        again = world.call_handler(event)
+        assert (again["outcome"], again["attempt"]) == ("SCHEDULED", "2/10")
+        assert "The environment's look-up ended in EndpointConnectionError." in again["detail"]
+        world.watch_schedules()
+        world.run()
+        assert outcomes(world) == ["ALREADY_LAUNCHED"]
+        assert len(world.ecs.tasks) == 1
+
+
+def counts_a_failed_look_up_as_sent(patch: pytest.MonkeyPatch) -> None:
+    follow_as(patch, Token.UNSENT, Token.SENT)
+
+
+def passes_over_the_token_of_a_failed_look_up(patch: pytest.MonkeyPatch) -> None:
+    follow_as(patch, Token.UNSENT, Token.SPENT)
+
+
+def follow_as(patch: pytest.MonkeyPatch, what: Token, other: Token) -> None:
+    def follow(call: Any, progress: Any, request: Any, token: Token, *rest: Any) -> Any:
+        return REAL_FOLLOW(call, progress, request, other if token is what else token, *rest)
+
+    patch.setattr(handler, "follow", follow)
+
+
+REAL_FOLLOW = progress.follow
+
+
+def look_ups_fail_for_more_than_an_hour() -> None:
+    """They use up attempts, and no token: nothing is known to have been sent."""
+    with hidden() as world:
+        world.away = {"ListTargetsByRule": NOW + timedelta(minutes=62)}
+        world.begin(load_event(HIDDEN_RULE))
+        world.run()
+        assert outcomes(world)[-1] == "LAUNCHED"
+        assert len(world.calls) == 1
+        assert world.calls[0]["clientToken"].endswith("-1")
+
+
+# What passes by itself.
+
+
+def services_are_away_for_ten_minutes() -> None:
+    with hidden(failures=2) as world:
+        world.away = dict.fromkeys(("RunTask", "ListRuleNamesByTarget"), NOW + timedelta(minutes=8))
+        world.begin(load_event(HIDDEN_RULE))
+        world.run()
+        assert outcomes(world)[-1:] == ["LAUNCHED"]
+        assert world.bus.archive == []
+
+
+def nothing_passes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(launch, "transient", lambda _: None)
+    patch.setattr(recover, "transient", lambda _: None)
+
+
+# Letters of letters.
+
+
+def what_a_queue_kept_is_a_letter_that_can_be_replayed() -> None:
+    """Scheduler could not deliver an attempt, the queue's redrive failed, and so did a replay."""
+    with World(Stack({"MaxAttempts": "2"}), NOW, failures=1) as world:
+        world.begin(load_event(FARGATE))
+        while not world.schedules():
+            world.step()
+        world.undelivered = 1
+        world.run()
+        ((_, message),) = world.queue
+        assert message["FunctionName"] == world.stack.function_arn
+        assert json.loads(message["Payload"])["retry-run-task:due"]["at"]
+        for times in (3, 3):
+            world.crashes = ["before RunTask"] * times
+            if world.queue:
+                world.redrive()
+                world.run()
+            else:
+                replay_all(world)
+        assert len(world.bus.archive) == 2
+        assert world.bus.archive[0]["detail"]["requestPayload"] == message
+        replay_all(world)
+        assert len(world.tasks) == 1
+        assert outcomes(world)[-1] == "LAUNCHED"
+
+
+REAL_UNWRAP = progress.unwrap
+
+
+def unwraps_requests_outside_of_letters_only(patch: pytest.MonkeyPatch) -> None:
+    def unwrap(payload: Any) -> Any:
+        event, read = REAL_UNWRAP(payload)
+        inner = payload.get("detail", {}).get("requestPayload", {})
+        return (inner if "FunctionName" in inner else event), read
+
+    patch.setattr(handler, "unwrap", unwrap)
+
+
+# A stack that is narrowed, renamed or doubled.
+
+
+def narrowed() -> Stack:
+    return Stack({"ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/other"})
+
+
+def the_stack_is_narrowed_in_mid_chain() -> None:
+    with World(Stack(), NOW, failures=1) as world:
+        world.begin(load_event(FARGATE))
+        world.step()
+        world.deploy(narrowed())
+        world.run()
+        assert outcomes(world) == ["FAILED_AGAIN", "NOT_REPLAYABLE"]
+        assert world.outcomes[-1]["attempt"] == "1/10"
+        assert "ClusterArns, TaskDefinitionArns" in world.outcomes[-1]["detail"]
+        assert len(world.bus.messages) == 1
+        world.deploy(Stack())
+        replay_all(world)
+        assert len(world.tasks) == 1
+
+
+def looks_at_what_is_covered_first(patch: pytest.MonkeyPatch) -> None:
+    def decide(call: Any, caller: Any, progress: Any, settings: Any, now: Any, shape: Any) -> Any:
+        if not settings.covers(call.parameters.get("cluster"), call.parameters["taskDefinition"]):
+            chain = Chain(call.event_id, call.event_time, 0, 10)
+            return decision.Stop(chain, Outcome.LEFT_ALONE, "")
+        return REAL_DECIDE(call, caller, progress, settings, now, shape)
+
+    patch.setattr(handler, "decide", decide)
+
+
+def attempt_of(stack: Stack, event: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The event of this stack's first attempt at the job, which fails."""
+    published: list[dict[str, Any]] = []
+    definitions = load_definitions(HIDDEN_RULE)
+    with World(stack, NOW, failures=1, definitions=definitions) as world:
+        patch.setattr(world, "publish", lambda event, *_: published.append(event))
+        world.deliver(event)
+    (attempt,) = published
+    return attempt
+
+
+def the_stack_is_renamed_in_mid_chain() -> None:
+    """Its earlier attempts are a stranger's now: told of, where its callers are not covered."""
+    before = Stack({"Callers": "ALL"}, name="before")
+    after = Stack({"Callers": "SCHEDULED"}, name="after")
+    with pytest.MonkeyPatch.context() as patch:
+        attempt = attempt_of(before, load_event(SDK), patch)
+    with World(after, NOW) as world:
+        world.deliver(attempt)
+        assert outcomes(world) == ["NOT_REPLAYABLE"]
+        assert "another stack, or of this one under an earlier name" in world.outcomes[0]["detail"]
+        assert len(world.bus.messages) == 1
+        world.deploy(Stack({"Callers": "UNATTENDED"}, name="after"))
+        replay_all(world)
+        assert outcomes(world)[-1] == "LAUNCHED"
+        assert world.outcomes[-1]["attempt"] == "2/11"
+
+
+def leaves_strangers_attempts_alone(patch: pytest.MonkeyPatch) -> None:
+    def left_alone(_: Any, caller: Any, __: Any, *rest: Any) -> Any:
+        chain, settings, note = rest
+        return decision._left_alone(chain, caller, settings, note)
+
+    patch.setattr(decision, "_not_covered", left_alone)
+
+
+def a_letter_is_replayed_whose_caller_is_not_covered_any_more() -> None:
+    """A person was told that the job is lost, and starts it: attempt 0 of its chain included."""
+    with World(Stack({"Callers": "ALL"}), NOW) as world:
+        failures = [{"reason": "ATTRIBUTE"}]
+        world.begin(changed(SDK, responseElements={"tasks": [], "failures": failures}))
+        world.run()
+        assert outcomes(world) == ["NOT_RETRYABLE"]
+        world.deploy(Stack({"Callers": "SCHEDULED"}))
+        replay_all(world)
+        assert outcomes(world)[1:] == ["SCHEDULED", "LAUNCHED"]
+
+
+def forgets_what_it_took_on(patch: pytest.MonkeyPatch) -> None:
+    def decide(call: Any, caller: Any, progress: Any, *rest: Any) -> Any:
+        return REAL_DECIDE(call, caller, replace(progress, taken_on=False), *rest)
+
+    patch.setattr(handler, "decide", decide)
+
+
+def a_replayed_attempt_at_a_permanent_failure_is_throttled() -> None:
+    with World(Stack(), NOW) as world:
+        failures = [{"reason": "ATTRIBUTE"}]
+        world.begin(changed(FARGATE, responseElements={"tasks": [], "failures": failures}))
+        world.run()
+        world.ecs.errors = [THROTTLED] * 3
+        replay_all(world)
+        assert outcomes(world) == ["NOT_RETRYABLE", "SCHEDULED", "SCHEDULED", "LAUNCHED"]
+
+
+def two_stacks_are_over_the_same_jobs() -> None:
+    """Jobs whose requests are visible start once, whatever the stacks' budgets are."""
+    for failures in range(4):
+        with World(Stack({"MaxAttempts": "3"}), NOW, failures=failures) as world:
+            world.deploy(Stack({"MaxAttempts": "5"}, name="another"))
+            world.begin(load_event(FARGATE))
+            world.run()
+            assert len(world.tasks) == 1
+
+
+NUMBERS = iter(range(EVER))
+
+
+def no_token_twice(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        decision, "client_token", lambda chain, *_, **__: f"{chain.origin}-{next(NUMBERS)}"
+    )
+
+
+# An answer too large for CloudTrail.
+
+
+def an_answer_is_too_large_for_cloudtrail() -> None:
+    """On EC2 it lists a failure for each of 1,200 instances: the rule never sees its event."""
+    with World(Stack(), NOW, failures=2, instances=1200, reason="RESOURCE:CPU") as world:
+        world.begin(load_event("launched.ec2-mixed-reasons"))
+        world.run()
+        assert outcomes(world) == ["SCHEDULED", "SCHEDULED", "LAUNCHED"]
+        assert world.outcomes[0]["detail"].startswith(
+            "ECS answered: RESOURCE:CPU. The answer is too large for CloudTrail. Pending until"
+        )
+
+
+def a_large_answer_is_shown_all_the_same() -> None:
+    """Between 90 and 100 KB, its event comes, and meets the schedule."""
+    with World(Stack(), NOW, failures=1, instances=880, reason="RESOURCE:CPU") as world:
+        world.begin(load_event("launched.ec2-mixed-reasons"))
+        world.run()
+        assert outcomes(world) == ["SCHEDULED", "ALREADY_SCHEDULED", "LAUNCHED"]
+
+
+def takes_every_answer_for_visible(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(launch, "MOST_SHOWN", EVER)
+
+
+# Time.
+
+
+def a_replay_starts_a_minute_before_its_first_letter() -> None:
+    """Whether the first second of a replay's time is part of it is not known: here it is not."""
+    with World(Stack({"MaxAttempts": "1"}), NOW, failures=1) as world:
+        world.begin(load_event(FARGATE))
+        world.run()
+        replay_all(world)
+        assert len(world.tasks) == 1
+
+
+REAL_REPLAY = World.replay
+
+
+def replays_from_the_letters_own_second(patch: pytest.MonkeyPatch) -> None:
+    def replay(world: World, command: str) -> int:
+        return REAL_REPLAY(world, MINUTE_BEFORE.sub(r"\1", command))
+
+    patch.setattr(World, "replay", replay)
+
+
+HOLES: list[tuple[Hole, Mutant]] = [
+    (an_sdk_repeats_a_call_under_its_token, names_each_chain_for_its_event),
+    (a_replayed_attempt_comes_twice, reads_the_time_from_the_clock),
+    (somebody_is_ahead, waits_as_long_as_the_stack_says),
+    (a_duplicate_is_throttled_until_the_token_has_died, lets_tokens_live),
+    (a_look_up_fails_where_a_duplicate_has_launched, passes_over_the_token_of_a_failed_look_up),
+    (look_ups_fail_for_more_than_an_hour, counts_a_failed_look_up_as_sent),
+    (services_are_away_for_ten_minutes, nothing_passes),
+    (what_a_queue_kept_is_a_letter_that_can_be_replayed, unwraps_requests_outside_of_letters_only),
+    (the_stack_is_narrowed_in_mid_chain, looks_at_what_is_covered_first),
+    (the_stack_is_renamed_in_mid_chain, leaves_strangers_attempts_alone),
+    (a_letter_is_replayed_whose_caller_is_not_covered_any_more, forgets_what_it_took_on),
+    (a_replayed_attempt_at_a_permanent_failure_is_throttled, forgets_what_it_took_on),
+    (two_stacks_are_over_the_same_jobs, no_token_twice),
+    (an_answer_is_too_large_for_cloudtrail, takes_every_answer_for_visible),
+    (a_large_answer_is_shown_all_the_same, takes_every_answer_for_visible),
+    (a_replay_starts_a_minute_before_its_first_letter, replays_from_the_letters_own_second),
+]
+NAMES = [hole.__name__ for hole, _ in HOLES]
+
+
+@pytest.mark.parametrize("hole", [hole for hole, _ in HOLES], ids=NAMES)
+def test_it_is_closed(hole: Hole) -> None:
+    hole()
+
+
+@pytest.mark.parametrize(("hole", "mutant"), HOLES, ids=NAMES)
+def test_its_mutant_opens_it(hole: Hole, mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        hole()
+
+
+def test_a_renamed_stack_does_not_look_up_what_its_attempts_had_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempt = attempt_of(Stack(name="before"), load_event(HIDDEN_RULE), monkeypatch)
+    with World(Stack(name="after"), NOW, definitions=load_definitions(HIDDEN_RULE)) as world:
+        world.deliver(attempt)
+        world.run()
+        outcome = world.outcomes[-1]
+        assert outcome["outcome"] == "NOT_REPLAYABLE"
+        assert "an attempt of another stack, or of this one under an earlier" in outcome["detail"]
+        assert world.calls == []
+
+
+def test_a_schedule_that_cannot_be_made_is_lambdas_to_retry_and_then_a_letter() -> None:
+    with World(Stack(), NOW, failures=2) as world:
+        world.refused["CreateSchedule"] = "ThrottlingException"
+        world.begin(load_event(FARGATE))
+        world.run()
+        assert outcomes(world) == ["FAILED_AGAIN"]
+        (letter,) = world.bus.archive
+        assert letter["detail"]["responsePayload"]["errorType"] == "ClientError"
+        world.refused.clear()
+        replay_all(world)
+        assert outcomes(world)[-1] == "LAUNCHED"
+        assert len(world.tasks) == 1
