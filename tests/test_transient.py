@@ -86,4 +86,4 @@ def test_nothing_else_does(error: Exception) -> None:
 
 
 def test_an_answer_without_a_status_or_a_code_does_not_pass() -> None:
-    assert transient(ClientError({"Error": {}}, "RunTask")) is None  # type: ignore[typeddict-item]
+    assert transient(ClientError({"Error": {}}, "RunTask")) is None
