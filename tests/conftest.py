@@ -22,7 +22,16 @@ hypothesis_settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-hypothesis_settings.load_profile("project")
+# Hours instead of minutes, and other examples in each run (see the README, "Develop").
+hypothesis_settings.register_profile(
+    "long",
+    parent=hypothesis_settings.get_profile("project"),
+    derandomize=False,
+    max_examples=1500,
+    stateful_step_count=40,
+    print_blob=True,
+)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "project"))
 
 NOW = datetime(2026, 11, 23, 0, 1, 30, tzinfo=UTC)
 

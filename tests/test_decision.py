@@ -17,14 +17,18 @@ from retry_run_task.caller import caller_of
 from retry_run_task.chain import Chain
 from retry_run_task.decision import Launch, Stop, Wait, decide
 from retry_run_task.failed_call import FailedCall, read_failed_call
+from retry_run_task.follow import Token, follow
 from retry_run_task.outcome import Outcome
-from retry_run_task.progress import Progress, Token, follow, unwrap
+from retry_run_task.progress import Progress, unwrap
 from retry_run_task.request import HIDDEN, NotExact, exact
 from retry_run_task.settings import Settings
 
 SINCE = datetime(2026, 11, 23, 0, 0, 4, tzinfo=UTC)
 FARGATE = "launched.fargate-capacity-rule"
 SECOND = "launched.second-attempt"
+
+# printf %s arn:aws:ecs:eu-west-1:123456789012:cluster/jobs | sha256sum | head -c 8
+CLUSTER = "7e429227"
 
 PROGRESS = {field.name for field in fields(Progress)}
 
@@ -193,7 +197,8 @@ def test_half_a_chain_stops_whoever_calls(lost: str, decided: Decide) -> None:
         "origin": "0123",
         "since": "2026-11-23T00:00:04Z",
     }
-    assert isinstance(decided(FARGATE, parameters=tagged(FARGATE, **chain)), Wait)
+    ours = {"clientToken": "0123-1"}
+    assert isinstance(decided(FARGATE, parameters=tagged(FARGATE, **chain) | ours), Wait)
     decision = decided(FARGATE, parameters=tagged(FARGATE, **chain | {lost: None}))
     assert decision.outcome is Outcome.NOT_REPLAYABLE
     assert f"tags[retry-run-task:{lost}]" in decision.detail
@@ -219,6 +224,16 @@ def test_tags_that_were_copied_to_another_task_do_not_make_it_part_of_the_chain(
     if isinstance(decision, Stop):
         assert decision.outcome is Outcome.NOT_REPLAYABLE
         assert "tags[retry-run-task:origin] was copied from another task" in decision.detail
+
+
+@pytest.mark.parametrize("token", [None, HIDDEN])
+def test_a_strangers_chain_without_a_client_token_is_not_believed(
+    token: str | None, decided: Decide
+) -> None:
+    chain = {"attempt": "1/10", "origin": "0123", "since": "2026-11-23T00:00:04Z"}
+    decision = decided(FARGATE, parameters=tagged(FARGATE, **chain) | {"clientToken": token})
+    assert decision.outcome is Outcome.NOT_REPLAYABLE
+    assert "tags[retry-run-task:origin] cannot be verified" in decision.detail
 
 
 def test_two_counters_are_as_good_as_none(decided: Decide) -> None:
@@ -394,7 +409,7 @@ def test_the_first_attempt_is_made_at_once_and_the_second_waits(decided: Decide)
     assert isinstance(decided(FARGATE), Launch)
     wait = decided(SECOND)
     assert isinstance(wait, Wait)
-    assert wait.name == f"{wait.chain.origin}-2"
+    assert wait.name == f"{CLUSTER}-{wait.chain.origin}-2"
     assert wait.until == NOW + timedelta(seconds=60)
 
 
@@ -499,7 +514,7 @@ def followed(
         caller, due = caller_of(call, settings), replace(progress, due=NOW)
         launch = decide(call, caller, due, settings, NOW, run_task)
         assert isinstance(launch, Launch)
-        return follow(call, progress, launch.request, token, NOW)
+        return follow(call, progress, launch.request, token)
 
     return follow_call
 
@@ -512,7 +527,7 @@ def test_an_attempt_that_failed_without_an_event_is_followed_by_the_next_one(
     call, progress = followed(call, Progress(), token)
     wait = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
     assert isinstance(wait, Wait)
-    assert (wait.name, wait.chain.counter) == (f"{call.event_id}-2", "2/10")
+    assert (wait.name, wait.chain.counter) == (f"{CLUSTER}-{call.event_id}-2", "2/10")
 
 
 def test_no_token_is_passed_over(
@@ -522,13 +537,13 @@ def test_no_token_is_passed_over(
     call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
     progress = Progress()
     tokens = []
-    for token in (Token.UNSENT, Token.SENT, Token.TAKEN, Token.SENT, Token.SPENT, Token.TAKEN):
+    for token in (Token.UNSENT, Token.SENT, Token.TAKEN, Token.SENT, Token.UNSENT, Token.TAKEN):
         caller, due = caller_of(call, settings), replace(progress, due=NOW)
         launch = decide(call, caller, due, settings, NOW, run_task)
         assert isinstance(launch, Launch)
         tokens.append((launch.chain.attempt, launch.request["clientToken"][-2:]))
         call, progress = followed(call, progress, token)
-    assert tokens == [(1, "-1"), (2, "-1"), (3, "-1"), (4, "-2"), (5, "-2"), (6, "-3")]
+    assert tokens == [(1, "-1"), (2, "-1"), (3, "-1"), (4, "-2"), (5, "-2"), (6, "-2")]
 
 
 def test_the_token_of_a_failed_call_is_spent(decided: Decide) -> None:
@@ -545,7 +560,7 @@ def test_an_attempt_under_a_token_that_is_not_spent_does_not_wait_until_the_toke
     # Nor does a longer wait of the stack's make it longer.
     patient = replace(settings, backoff_base=timedelta(hours=5), backoff_cap=timedelta(hours=9))
     spent = decided(SECOND, settings=patient)
-    unspent = decided(SECOND, settings=patient, unspent=True)
+    unspent = decided(SECOND, settings=patient, unspent=True, first_use=NOW)
     assert spent.until - NOW > timedelta(hours=2)
     assert unspent.until - NOW <= timedelta(minutes=30)
 

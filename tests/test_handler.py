@@ -134,7 +134,7 @@ def test_a_budget_that_cannot_be_read_is_reported_with_every_outcome(
 def test_a_dead_letter_is_told_without_asking_ecs(world: World) -> None:
     outcome = world.call_handler(load_event("exhausted.last-attempt"))
     assert (outcome["outcome"], outcome["attempt"]) == ("EXHAUSTED", "10/10")
-    assert outcome["detail"] == "All 10 attempts failed."
+    assert outcome["detail"] == "The budget of 10 attempts is used up."
     assert world.calls == []
 
 
@@ -159,7 +159,9 @@ def test_a_token_that_is_spent_on_a_failure_leads_to_the_next_attempt(world: Wor
     world.deploy(Stack({"MaxAttempts": "20"}))
     outcome = world.call_handler(load_event(FARGATE))
     assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "2/20")
-    assert outcome["detail"].startswith("The attempt's token was spent on a failure. Pending")
+    assert outcome["detail"].startswith(
+        "The attempt's client token was used before, and placed too little. Pending"
+    )
 
 
 def test_a_token_that_is_spent_on_some_of_the_tasks_leads_to_an_attempt_for_the_others() -> None:
@@ -205,7 +207,10 @@ def test_a_partly_placed_attempt_is_continued_until_every_task_runs() -> None:
     ]
     names = [entry.text for entry in world.timeline if entry.actor == "Scheduler"]
     origin = event["detail"]["eventID"]
-    assert names == [f"{origin}-2 is due", f"{origin}-3 is due"]
+    assert [name.partition("-")[2] for name in names] == [
+        f"{origin}-2 is due",
+        f"{origin}-3 is due",
+    ]
     assert [call["clientToken"] for call in world.calls] == [f"{origin}-{n}" for n in (1, 2, 3)]
     assert (len(world.tasks), world.missing) == (5, 0)
 
@@ -288,11 +293,11 @@ def test_errors_that_do_not_pass_for_55_minutes_end_the_chain_because_the_token_
     world.run()
     assert [outcome["outcome"] for outcome in world.outcomes] == ["SCHEDULED"] * 7 + ["EXPIRED"]
     assert world.outcomes[-1]["detail"] == (
-        "RunTask ended in ServerException. The next attempt would use a client token that is in "
-        "use since 2026-11-23T00:03:00Z and may have died by then: see whether an attempt has "
-        "started the job, and replay it if not."
+        "RunTask ended in ServerException. The next attempt would use a client token that may be "
+        "in use since 2026-11-23T00:00:04Z, and may have died by then: see whether the job runs or "
+        "has run, and replay it if not."
     )
-    assert world.now - datetime(2026, 11, 23, 0, 3, tzinfo=UTC) < timedelta(minutes=55)
+    assert world.now - datetime(2026, 11, 23, 0, 0, 4, tzinfo=UTC) < timedelta(minutes=55)
 
 
 def test_an_error_that_passes_on_a_request_too_large_to_wait_escapes(world: World) -> None:
@@ -304,27 +309,32 @@ def test_an_error_that_passes_on_a_request_too_large_to_wait_escapes(world: Worl
         world.call_handler(event)
 
 
-def test_a_replay_goes_on_past_spent_tokens_while_time_is_left_and_then_as_its_chain(
+def test_a_replay_goes_on_past_spent_tokens_while_time_is_left_and_then_in_a_schedule(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ECS takes a second for each of its answers, of the three minutes that Lambda gives."""
+    answer = world.ecs.answer
 
-    def conflict(parameters: Any, _: object) -> None:
-        world.calls.append(dict(parameters))
+    def spent_up_to_300(parameters: Any, place: Any) -> Any:
         world.wait(timedelta(seconds=1))
-        raise ConflictException([])
+        if int(parameters["clientToken"].rpartition("-")[2]) <= 300:
+            world.calls.append(dict(parameters))
+            raise ConflictException([])
+        return answer(parameters, place)
 
-    monkeypatch.setattr(world.ecs, "answer", conflict)
+    monkeypatch.setattr(world.ecs, "answer", spent_up_to_300)
     letter = load_event("exhausted.last-attempt") | DUE_NOW | {"replay-name": "monday"}
-    outcome = world.call_handler(letter)
+    world.invoke(letter)
     assert len(world.calls) == 161
-    assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "172/180")
+    (outcome,) = world.outcomes
+    assert (outcome["outcome"], outcome["attempt"]) == ("SCHEDULED", "172/181")
     (schedule,) = world.schedules()
-    assert schedule["Name"] == f"{outcome['origin']}-172"
-    # The chain waits for its turn from then on, and its budget ends.
-    world.watch_schedules()
+    assert schedule["Name"].endswith(f"-{outcome['origin']}-172")
+    # It gets as far as it takes, a minute later, with its whole budget.
     world.run()
-    assert world.outcomes[-1]["outcome"] == "EXHAUSTED"
+    outcome = world.outcomes[1]
+    assert (outcome["outcome"], outcome["attempt"]) == ("LAUNCHED", "301/310")
+    assert world.now - NOW < timedelta(minutes=10)
 
 
 def test_a_replay_that_is_too_large_to_wait_fails_where_no_time_is_left(
@@ -338,7 +348,7 @@ def test_a_replay_that_is_too_large_to_wait_fails_where_no_time_is_left(
     letter = load_event("exhausted.last-attempt") | DUE_NOW | {"replay-name": "monday"}
     container = letter["detail"]["requestParameters"]["overrides"]["containerOverrides"][0]
     container["command"] = ["x" * 256_000]
-    with pytest.raises(NotContinued, match="spent on a failure"):
+    with pytest.raises(NotContinued, match="used before"):
         world.call_handler(letter)
 
 
@@ -356,7 +366,7 @@ def test_what_scheduler_would_fill_in_is_asked_for_as_it_was() -> None:
 def test_an_attempt_waits_in_a_schedule_that_leaves_nothing_behind(world: World) -> None:
     outcome = world.call_handler(load_event("launched.second-attempt"))
     scheduler, group = boto3.client("scheduler"), world.stack.environment["SCHEDULE_GROUP"]
-    schedule = scheduler.get_schedule(GroupName=group, Name=f"{ORIGIN}-2")
+    schedule = scheduler.get_schedule(GroupName=group, Name=f"7e429227-{ORIGIN}-2")
     assert (outcome["outcome"], outcome["attempt"], outcome["tasks"]) == ("SCHEDULED", "2/10", [])
     assert outcome["detail"] == "Pending until 2026-11-23T00:02:30Z."
     assert schedule["ScheduleExpression"] == "at(2026-11-23T00:02:30)"

@@ -15,10 +15,10 @@ from rehearsal import load_definitions, load_event
 from rehearsal.bus import MINUTE_BEFORE
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task import decision, handler, launch, progress, recover
+from retry_run_task import decision, follow, handler, launch, progress, recover
 from retry_run_task.chain import Chain
+from retry_run_task.follow import Token
 from retry_run_task.outcome import Outcome
-from retry_run_task.progress import Token
 
 FARGATE = "launched.fargate-capacity-rule"
 SDK = "launched.fargate-capacity-sdk-client-token"
@@ -71,6 +71,21 @@ def names_each_chain_for_its_event(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decision, "origin_of", lambda event_id, _: event_id)
 
 
+def one_token_is_used_in_two_clusters() -> None:
+    """Tokens are a cluster's own: these are two calls, and two jobs."""
+    other = changed(SDK, eventID="another")
+    other["detail"]["requestParameters"]["cluster"] = "other"
+    with World(Stack(), NOW, failures=2) as world:
+        world.begin(load_event(SDK))
+        world.begin(other)
+        world.run()
+        assert outcomes(world).count("LAUNCHED") == 2
+
+
+def names_schedules_for_their_chain_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decision, "schedule_name", lambda chain, *_: f"{chain.origin}-{chain.attempt}")
+
+
 # Duplicates of a replayed attempt.
 
 
@@ -105,7 +120,7 @@ def somebody_is_ahead() -> None:
     with World(Stack(patient), NOW, failures=1) as world:
         world.call_handler(load_event(FARGATE))
         world.deploy(Stack(patient | {"MaxAttempts": "20"}))  # so that the duplicate differs
-        world.call_handler(load_event(FARGATE))
+        assert world.call_handler(load_event(FARGATE))["outcome"] == "SCHEDULED"
         (schedule,) = world.schedules()
         due = datetime.fromisoformat(schedule["ScheduleExpression"][3:-1] + "+00:00")
         assert due - NOW <= timedelta(minutes=30)
@@ -131,7 +146,7 @@ def a_duplicate_is_throttled_until_the_token_has_died() -> None:
         world.run()
         assert len(world.tasks) == 1
         assert outcomes(world)[-1] == "EXPIRED"
-        assert "see whether an attempt has started the job" in world.outcomes[-1]["detail"]
+        assert "see whether the job runs or has run" in world.outcomes[-1]["detail"]
 
 
 def lets_tokens_live(patch: pytest.MonkeyPatch) -> None:
@@ -156,33 +171,91 @@ def a_look_up_fails_where_a_duplicate_has_launched() -> None:
         assert len(world.ecs.tasks) == 1
 
 
-def counts_a_failed_look_up_as_sent(patch: pytest.MonkeyPatch) -> None:
-    follow_as(patch, Token.UNSENT, Token.SENT)
+REAL_FOLLOW, REAL_UNSEEN = follow.follow, follow.unseen
 
 
-def passes_over_the_token_of_a_failed_look_up(patch: pytest.MonkeyPatch) -> None:
-    follow_as(patch, Token.UNSENT, Token.SPENT)
+def follows_with(patch: pytest.MonkeyPatch, token: Token, **changes: Any) -> None:
+    """After an attempt whose token came to this, the progress is another one."""
 
-
-def follow_as(patch: pytest.MonkeyPatch, what: Token, other: Token) -> None:
-    def follow(call: Any, progress: Any, request: Any, token: Token, *rest: Any) -> Any:
-        return REAL_FOLLOW(call, progress, request, other if token is what else token, *rest)
+    def follow(call: Any, progress: Any, request: Any, came_to: Token, *rest: Any) -> Any:
+        call, progress = REAL_FOLLOW(call, progress, request, came_to, *rest)
+        return call, replace(progress, **changes) if came_to is token else progress
 
     patch.setattr(handler, "follow", follow)
 
 
-REAL_FOLLOW = progress.follow
+def passes_over_the_token_of_a_failed_look_up(patch: pytest.MonkeyPatch) -> None:
+    follows_with(patch, Token.UNSENT, unspent=False)
 
 
-def look_ups_fail_for_more_than_an_hour() -> None:
-    """They use up attempts, and no token: nothing is known to have been sent."""
-    with hidden() as world:
-        world.away = {"ListTargetsByRule": NOW + timedelta(minutes=62)}
+def look_ups_fail_for_an_hour_where_a_duplicate_has_launched() -> None:
+    with hidden(task_time=timedelta(minutes=1)) as world:
+        event = load_event(HIDDEN_RULE)
+        world.invoke(event)
+        world.away = {"ListTargetsByRule": world.now + timedelta(minutes=62)}
+        world.invoke(event)
+        world.run()
+        assert outcomes(world)[-1] == "EXPIRED"
+        assert len(world.ecs.tasks) == 1
+
+
+def lets_look_ups_fail_for_ever(patch: pytest.MonkeyPatch) -> None:
+    follows_with(patch, Token.UNSENT, first_use=None)
+
+
+def a_look_up_fails_at_a_later_attempt() -> None:
+    """The definition that was verified for the first one is still known at the third."""
+    with hidden(failures=1) as world:
         world.begin(load_event(HIDDEN_RULE))
+        world.step()
+        world.away = {"ListTargetsByRule": world.now + timedelta(minutes=4)}
+        world.run()
+        assert outcomes(world) == ["FAILED_AGAIN", "SCHEDULED", "SCHEDULED", "LAUNCHED"]
+        assert [call["clientToken"][-2:] for call in world.calls] == ["-1", "-2"]
+
+
+def forgets_what_was_verified(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(follow, "DEFINITION_TAG", "")
+
+
+def a_late_duplicate_is_thrown_back_for_long() -> None:
+    """It gives up as early as all copies do, whenever it came."""
+    with World(Stack(), NOW, task_time=timedelta(minutes=1)) as world:
+        world.begin(load_event(FARGATE))
+        world.run()
+        world.wait(timedelta(minutes=15))
+        world.away = {"RunTask": world.now + timedelta(minutes=43)}
+        world.invoke(load_event(FARGATE))
+        world.run()
+        assert len(world.tasks) == 1
+        assert outcomes(world)[-1] == "EXPIRED"
+
+
+def counts_from_its_own_first_use(patch: pytest.MonkeyPatch) -> None:
+    def follow(call: Any, progress: Any, *rest: Any) -> Any:
+        result, after = REAL_FOLLOW(call, progress, *rest)
+        first_use = progress.first_use or datetime.now(NOW.tzinfo)
+        return result, replace(after, first_use=after.first_use and first_use)
+
+    patch.setattr(handler, "follow", follow)
+
+
+def a_late_duplicate_meets_the_failure_of_the_first() -> None:
+    """Its next token may be in use for as long as its own was."""
+    with World(Stack(), NOW, failures=1, task_time=timedelta(minutes=1)) as world:
+        world.begin(load_event(FARGATE))
         world.run()
         assert outcomes(world)[-1] == "LAUNCHED"
-        assert len(world.calls) == 1
-        assert world.calls[0]["clientToken"].endswith("-1")
+        world.deploy(Stack({"MaxAttempts": "20"}))
+        world.wait(timedelta(minutes=52))
+        world.invoke(load_event(FARGATE))
+        world.run()
+        assert len(world.tasks) == 1
+        assert outcomes(world)[-1] == "EXPIRED"
+
+
+def takes_the_next_token_for_fresh(patch: pytest.MonkeyPatch) -> None:
+    follows_with(patch, Token.TAKEN, first_use=None)
 
 
 # What passes by itself.
@@ -380,6 +453,23 @@ def a_large_answer_is_shown_all_the_same() -> None:
         assert outcomes(world) == ["SCHEDULED", "ALREADY_SCHEDULED", "LAUNCHED"]
 
 
+def a_large_answer_is_permanent() -> None:
+    """The chain ends where the answer is known; its event, which comes as well, says the same."""
+    with World(Stack(), NOW, failures=EVER, instances=910, reason="ATTRIBUTE") as world:
+        world.begin(load_event("launched.ec2-mixed-reasons"))
+        world.run()
+        assert outcomes(world) == ["NOT_RETRYABLE", "NOT_RETRYABLE"]
+        assert world.outcomes[0]["attempt"] == "1/10"
+        assert len(world.calls) == 1
+
+
+def keeps_the_old_reasons(patch: pytest.MonkeyPatch) -> None:
+    def unseen(call: Any, request: Any, tasks: Any, _: Any, settings: Any) -> Any:
+        return REAL_UNSEEN(call, request, tasks, call.reasons, settings)
+
+    patch.setattr(handler, "unseen", unseen)
+
+
 def takes_every_answer_for_visible(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(launch, "MOST_SHOWN", EVER)
 
@@ -412,7 +502,11 @@ HOLES: list[tuple[Hole, Mutant]] = [
     (somebody_is_ahead, waits_as_long_as_the_stack_says),
     (a_duplicate_is_throttled_until_the_token_has_died, lets_tokens_live),
     (a_look_up_fails_where_a_duplicate_has_launched, passes_over_the_token_of_a_failed_look_up),
-    (look_ups_fail_for_more_than_an_hour, counts_a_failed_look_up_as_sent),
+    (look_ups_fail_for_an_hour_where_a_duplicate_has_launched, lets_look_ups_fail_for_ever),
+    (a_look_up_fails_at_a_later_attempt, forgets_what_was_verified),
+    (a_late_duplicate_is_thrown_back_for_long, counts_from_its_own_first_use),
+    (a_late_duplicate_meets_the_failure_of_the_first, takes_the_next_token_for_fresh),
+    (one_token_is_used_in_two_clusters, names_schedules_for_their_chain_alone),
     (services_are_away_for_ten_minutes, nothing_passes),
     (what_a_queue_kept_is_a_letter_that_can_be_replayed, unwraps_requests_outside_of_letters_only),
     (the_stack_is_narrowed_in_mid_chain, looks_at_what_is_covered_first),
@@ -421,6 +515,7 @@ HOLES: list[tuple[Hole, Mutant]] = [
     (a_replayed_attempt_at_a_permanent_failure_is_throttled, forgets_what_it_took_on),
     (two_stacks_are_over_the_same_jobs, no_token_twice),
     (an_answer_is_too_large_for_cloudtrail, takes_every_answer_for_visible),
+    (a_large_answer_is_permanent, keeps_the_old_reasons),
     (a_large_answer_is_shown_all_the_same, takes_every_answer_for_visible),
     (a_replay_starts_a_minute_before_its_first_letter, replays_from_the_letters_own_second),
 ]

@@ -143,14 +143,20 @@ def client_token(chain: Chain, last: object, *, unspent: bool) -> str:
     return f"{chain.origin}-{used + 1}"
 
 
-def schedule_name(chain: Chain, replay_name: str | None) -> str:
-    """The name of the schedule of the attempt that the chain is at; at most 59 characters.
+def schedule_name(chain: Chain, cluster: str, replay_name: str | None) -> str:
+    """The name of the schedule of the attempt that the chain is at; at most 54 characters.
 
-    Duplicates of one event have one name, and so have two letters of one chain in one replay.
+    Duplicates of one event have one name, and so have two letters of one chain in one replay. The
+    cluster's ARN is in it, because client tokens are a cluster's own (ECS_Idempotency): a caller
+    may use one for calls to several.
     """
-    if replay_name is None:
-        return f"{chain.origin}-{chain.attempt}"
-    return f"{chain.origin}-{hashlib.sha256(replay_name.encode()).hexdigest()[:8]}"
+    which = chain.attempt if replay_name is None else _short(replay_name)
+    return f"{_short(cluster)}-{chain.origin}-{which}"
+
+
+def _short(text: str) -> str:
+    """Eight hex digits that depend on the text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def without_ours(tags: Tags) -> list[dict[str, str]]:

@@ -8,11 +8,12 @@ from typing import Any
 
 from botocore.model import StructureShape
 
-from retry_run_task.backoff import SHARED_CAP, TOKEN_LIFE, delay, replay_delay
+from retry_run_task.backoff import SHARED_CAP, SHORTEST, TOKEN_LIFE, delay, replay_delay
 from retry_run_task.caller import OURS, Caller
 from retry_run_task.chain import (
     ATTEMPT_TAG,
     MAX_ATTEMPTS_TAG,
+    ORIGIN_TAG,
     Chain,
     Tags,
     budget_in,
@@ -25,7 +26,7 @@ from retry_run_task.chain import (
 from retry_run_task.failed_call import FailedCall, write_failed_call, write_time
 from retry_run_task.outcome import Outcome
 from retry_run_task.progress import Progress, wrap
-from retry_run_task.request import NotExact, exact_request, tags_in
+from retry_run_task.request import HIDDEN, NotExact, exact_request, tags_in
 from retry_run_task.settings import Settings
 from retry_run_task.source import Source, hidden_environments, source_of
 
@@ -95,7 +96,8 @@ def decide(
     # A job that the stack has dealt with before is not left alone any more.
     is_ours = caller.kind == OURS or progress.taken_on
     origin = origin_of(call.event_id, call.parameters.get("clientToken"))
-    chain = Chain(origin, call.event_time, None if is_ours else 0, settings.max_attempts)
+    is_counted = caller.kind == OURS or progress.begun
+    chain = Chain(origin, call.event_time, None if is_counted else 0, settings.max_attempts)
     if not (is_ours or _is_in_reach(call, settings)):
         return Stop(chain, Outcome.LEFT_ALONE, "The stack is narrowed to other clusters or jobs.")
     is_covered = is_ours or caller.is_covered(settings.callers)
@@ -144,7 +146,10 @@ def _next_attempt(
             # replay are one letter then.
             payload = _payload(call, progress, due, settings)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
-                name = schedule_name(further, progress.replay_name)
+                cluster = settings.arn("cluster", str(call.parameters.get("cluster") or "default"))
+                # Two letters of one chain in one replay are one, up to its first attempt.
+                replay_name = None if progress.begun else progress.replay_name
+                name = schedule_name(further, cluster, replay_name)
                 return Wait(further, name, due, payload)
         hidden = settings.recover_hidden_environment
         asked = exact_request(call.parameters, run_task, hidden=hidden)
@@ -192,16 +197,23 @@ def _not_covered(
         return _left_alone(chain, caller, settings, note)
     detail = (
         "The call is an attempt of another stack, or of this one under an earlier name, and "
-        f"Callers ({settings.callers}) does not cover it; the tag {MAX_ATTEMPTS_TAG} on the job "
-        "opts it in."
+        f"Callers ({settings.callers}) does not cover it. Another stack may still retry it: see "
+        "whether the job runs, and start it by hand if not."
     )
     return Stop(begun, Outcome.NOT_REPLAYABLE, f"{detail} {note}".strip())
 
 
 def _chain_of(call: FailedCall, caller: Caller, tags: Tags, first: Chain) -> Chain:
     """The chain that the call belongs to, or `first`, which begins with it."""
-    chain = chain_in(tags, call.parameters.get("clientToken"))
+    token = call.parameters.get("clientToken")
+    chain = chain_in(tags, token)
     if chain is not None:
+        if caller.kind != OURS and token in (None, HIDDEN):
+            # Tags can be copied to another task, and then nothing shows whose they are: attempts
+            # at either one would meet the tokens of the other.
+            raise NotExact(
+                f"tags[{ORIGIN_TAG}]", "cannot be verified: the call shows no client token of it"
+            )
         return chain
     if caller.kind == OURS:
         # Nothing but the counter stops the loop (Lambda's own loop detection does not see
@@ -215,11 +227,12 @@ def _due(progress: Progress, chain: Chain, settings: Settings, now: datetime) ->
     if progress.due is not None:
         return now
     if progress.replay_name is not None:
-        wait = replay_delay(chain.origin, progress.replay_name)
+        has_waited = progress.begun
+        wait = SHORTEST if has_waited else replay_delay(chain.origin, progress.replay_name)
     elif chain.made == 0:
         return now  # CloudTrail's latency has passed
     else:
-        is_shared = progress.unspent or progress.ahead
+        is_shared = progress.first_use is not None
         cap = min(settings.backoff_cap, SHARED_CAP) if is_shared else settings.backoff_cap
         wait = delay(chain.origin, chain.made + 1, settings.backoff_base, cap)
     return (now + wait + timedelta(seconds=1, microseconds=-1)).replace(microsecond=0)
@@ -259,12 +272,12 @@ def _end(
     if not is_judged and all(map(_is_permanent, call.reasons)):
         return Stop(chain, Outcome.NOT_RETRYABLE, "A retry does not help against the reasons.")
     if chain.made >= chain.end:
-        return Stop(chain, Outcome.EXHAUSTED, f"All {chain.end} attempts failed.")
+        return Stop(chain, Outcome.EXHAUSTED, f"The budget of {chain.end} attempts is used up.")
     if progress.first_use is not None and due - progress.first_use > TOKEN_LIFE:
         detail = (
-            f"The next attempt would use a client token that is in use since "
-            f"{write_time(progress.first_use)} and may have died by then: see whether an attempt "
-            "has started the job, and replay it if not."
+            "The next attempt would use a client token that may be in use since "
+            f"{write_time(progress.first_use)}, and may have died by then: see whether the job "
+            "runs or has run, and replay it if not."
         )
         return Stop(chain, Outcome.EXPIRED, detail)
     if settings.max_age is not None and due - chain.aged_from > settings.max_age:

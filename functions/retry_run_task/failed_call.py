@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 # Tokens and schedule names are built from it: both take up to 64 characters (ECS RunTask
-# `clientToken`, Scheduler `Name`), and an attempt's number has to fit behind it.
-EVENT_ID = re.compile("[0-9A-Za-z-]{1,50}")
+# `clientToken`, Scheduler `Name`), and more than that has to fit. CloudTrail's are 36 long.
+EVENT_ID = re.compile("[0-9A-Za-z-]{1,36}")
 
 
 class NotAFailedCall(ValueError):

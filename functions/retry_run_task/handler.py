@@ -20,9 +20,10 @@ from retry_run_task.caller import Caller, caller_of, job_of, started_by_of
 from retry_run_task.chain import Chain
 from retry_run_task.decision import Decision, Launch, Stop, Wait, decide, give_up
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
+from retry_run_task.follow import Token, follow, unseen
 from retry_run_task.launch import Failed, Launched, Spent, Unknown, Unseen, launch
 from retry_run_task.outcome import Outcome
-from retry_run_task.progress import Progress, Token, follow, unwrap
+from retry_run_task.progress import Progress, unwrap
 from retry_run_task.recover import Unread, recover
 from retry_run_task.request import NotExact
 from retry_run_task.settings import Settings
@@ -94,21 +95,21 @@ def retry(
     failure = ""
     while True:
         is_late = bool(failure) and time_left() < LEAST_MILLISECONDS
-        if is_late:  # a replay waits from here on, as every chain does
-            progress = replace(progress, due=None, replay_name=None)
+        if is_late:  # a replay goes on in a schedule
+            progress = replace(progress, due=None)
         caller, now = caller_of(call, settings), datetime.now(UTC)
         decision = decide(call, caller, progress, settings, now, run_task_shape())
         if isinstance(decision, Launch) and (is_late or (failure and progress.unspent)):
             # The request is too large for a schedule: Lambda tries the event again later.
             raise NotContinued(failure)
-        result = act(decision, call, progress, settings, now)
+        result = act(decision, call, progress, settings)
         if isinstance(result, End):
             return replace(result, detail=sentences(failure, result.detail))
         call, progress, failure = result.call, result.progress, result.detail
 
 
 def act(
-    decision: Decision, call: FailedCall, progress: Progress, settings: Settings, now: datetime
+    decision: Decision, call: FailedCall, progress: Progress, settings: Settings
 ) -> End | Again:
     """At most one write to AWS."""
     match decision:
@@ -118,11 +119,11 @@ def act(
             outcome, until = schedule(scheduler_client(), decision, settings)
             return End(decision.chain, outcome, (), sentences(until, decision.detail))
         case Launch():  # pragma: no branch - mypy sees that no other is left
-            return start(decision, call, progress, settings, now)
+            return start(decision, call, progress, settings)
 
 
 def start(
-    decision: Launch, call: FailedCall, progress: Progress, settings: Settings, now: datetime
+    decision: Launch, call: FailedCall, progress: Progress, settings: Settings
 ) -> End | Again:
     """One RunTask, with the hidden values that it needs: nothing else ever holds them."""
     chain, request, note = decision.chain, decision.request, ""
@@ -135,7 +136,7 @@ def start(
             stop = give_up(decision, problem)
             return End(stop.chain, stop.outcome, (), stop.detail)
         if isinstance(proof, Unread):
-            followed = follow(call, progress, request, Token.UNSENT, now)
+            followed = follow(call, progress, request, Token.UNSENT)
             return Again(*followed, f"The environment's look-up ended in {proof.error}.")
         request = {**request, "tags": [*request["tags"], proof.tag]}
         secret = {"overrides": proof.overrides}
@@ -147,19 +148,22 @@ def start(
             said = f"ECS answered: {'; '.join(reasons)}."
             return End(chain, Outcome.FAILED_AGAIN, tasks, sentences(note, said, decision.detail))
         case Unseen(tasks, reasons):
-            followed = follow(call, progress, request, Token.SPENT, now, tasks)
+            # What its event would have said is decided on here.
+            own = unseen(call, request, tasks, reasons, settings)
             said = f"ECS answered: {'; '.join(reasons)}. The answer is too large for CloudTrail."
-            return Again(*followed, said)
+            return Again(own, Progress(), said)
         case Spent(tasks) if len(tasks) >= request.get("count", 1):
             said = "This attempt was made before."
             return End(
                 chain, Outcome.ALREADY_LAUNCHED, tasks, sentences(note, said, decision.detail)
             )
         case Spent(tasks):
-            followed = follow(call, progress, request, Token.TAKEN, now, tasks)
-            return Again(*followed, "The attempt's token was spent on a failure.")
+            followed = follow(call, progress, request, Token.TAKEN, tasks)
+            return Again(
+                *followed, "The attempt's client token was used before, and placed too little."
+            )
         case Unknown(error):  # pragma: no branch - mypy sees that no other is left
-            followed = follow(call, progress, request, Token.SENT, now)
+            followed = follow(call, progress, request, Token.SENT)
             return Again(*followed, f"RunTask ended in {error}.")
 
 

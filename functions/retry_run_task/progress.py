@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, auto
 from typing import Any
 
 from retry_run_task.failed_call import (
-    FailedCall,
     NotAFailedCall,
     object_in,
     read_time,
@@ -22,24 +20,15 @@ DUE = "retry-run-task:due"
 RESULT = "Lambda Function Invocation Result - "
 
 
-class Token(Enum):
-    """What became of the client token of an attempt that leaves no event behind."""
-
-    TAKEN = auto()  # another request had used it, and placed too little: somebody is ahead
-    SPENT = auto()  # ECS has answered to it
-    SENT = auto()  # ECS may have bound it to a launch, or not
-    UNSENT = auto()  # the call was not made
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far the retries of a failed call are, as far as the payload tells.
 
     `due`: for when the attempt was scheduled, if its wait is over. `taken_on`: the stack has dealt
     with the job before. `begun`: attempts were made after the call that no event tells of, and its
-    parameters are those of the last one. `unspent`: the next attempt has to use the last one's
-    client token, which was in use since `first_use`, if at all. `ahead`: somebody else has used the
-    last one's. `replay_name`: an operator replays the call from an archive.
+    parameters are those of the last one. `unspent`: the next attempt uses the last one's client
+    token. `first_use`: where something may have used the next attempt's token already, the earliest
+    moment of it. `replay_name`: an operator replays the call from an archive.
     """
 
     due: datetime | None = None
@@ -47,7 +36,6 @@ class Progress:
     begun: bool = False
     unspent: bool = False
     first_use: datetime | None = None
-    ahead: bool = False
     replay_name: str | None = None
 
 
@@ -89,43 +77,6 @@ def unwrap(payload: object) -> tuple[Mapping[str, Any], Progress]:
         # A person who replays a letter has seen to it that the job does not run.
         first_use=_time(event, "firstUse", absent=True) if is_live else None,
         replay_name=None if replay_name is None else str(replay_name),
-    )
-
-
-def follow(
-    call: FailedCall,
-    progress: Progress,
-    request: Mapping[str, Any],
-    token: Token,
-    now: datetime,
-    tasks: tuple[str, ...] = (),
-) -> tuple[FailedCall, Progress]:
-    """What to decide on after an attempt that leaves no event behind.
-
-    `request` is what the attempt sent, or would have, with the client token that came to `token`;
-    `now` is when it began. Under that token, ECS placed no more than `tasks`. A token that is not
-    spent is used again by the next attempt: none may be passed over, because a duplicate of this
-    chain, or a server error that was none, could have started the job under it. Who made the first
-    call stays known.
-
-    A replay goes on at once where another request had used the token: it has waited already, and
-    what it met is an attempt of an earlier replay.
-    """
-    if token is Token.UNSENT:  # an attempt was used up, and nothing else
-        counted = {name: request[name] for name in ("tags", "clientToken")}
-        call = replace(call, parameters={**call.parameters, **counted})
-        return call, Progress(
-            taken_on=True, begun=progress.begun, unspent=True, first_use=progress.first_use
-        )
-    goes_on = token is Token.TAKEN and progress.replay_name is not None
-    return replace(call, parameters=request, tasks=tasks), Progress(
-        due=progress.due if goes_on else None,
-        taken_on=True,
-        begun=True,
-        unspent=token is Token.SENT,
-        first_use=(progress.first_use or now) if token is Token.SENT else None,
-        ahead=token is Token.TAKEN,
-        replay_name=progress.replay_name if goes_on else None,
     )
 
 

@@ -23,8 +23,9 @@ from retry_run_task.backoff import spread
 from retry_run_task.caller import caller_of
 from retry_run_task.decision import Launch, Wait, decide
 from retry_run_task.failed_call import FailedCall, read_failed_call
+from retry_run_task.follow import Token, follow
 from retry_run_task.launch import CLIENT_CONFIG
-from retry_run_task.progress import Progress, Token, follow
+from retry_run_task.progress import Progress
 from retry_run_task.settings import Settings
 
 # CloudTrail and Scheduler deliver at least once: this share of their deliveries comes twice.
@@ -213,7 +214,7 @@ class Storm:
     ) -> None:
         if answer in ("THROTTLED", "SPENT"):  # no event will continue the chain
             token = Token.TAKEN if answer == "SPENT" else Token.SENT
-            self._decide(job, *follow(call, progress, request, token, self.now))
+            self._decide(job, *follow(call, progress, request, token))
         elif answer == "FAILED":
             self._publish(job, self._failed_call(request))
 

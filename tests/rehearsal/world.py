@@ -283,9 +283,7 @@ class World:
         if self.crashes and self.crashes[0] == point:
             raise Crash(self.crashes.pop(0))
         if moment == "before" and self.now < self.away.get(model.name, self.now):
-            raise EndpointConnectionError(
-                endpoint_url=f"https://{model.service_model.signing_name}"
-            )
+            raise EndpointConnectionError(endpoint_url=model.name)
         if code := self.refused.get(model.name):
             raise ClientError({"Error": {"Code": code, "Message": "refused"}}, model.name)
 
