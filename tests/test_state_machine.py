@@ -219,6 +219,8 @@ class Faults(RuleBasedStateMachine):
         if self.world.shows_tokens:
             job.origin = origin_of(family, parameters.get("clientToken"))
         self.jobs[family] = job
+        if len(self.world.stacks) > 1:
+            self.refuse_what_another_stack_began()
         if not capacity:
             self.world.ecs.families_without_capacity.add(family)
         self.world.publish(event)
@@ -348,6 +350,7 @@ class Faults(RuleBasedStateMachine):
     @rule(parameters=st.sampled_from(STACKS))
     def deploy_another(self, parameters: dict[str, str]) -> None:
         self.world.deploy(Stack(parameters, name=f"another-{next(self.names)}"))
+        self.refuse_what_another_stack_began()
 
     @precondition(
         lambda self: self.may("rename") and not self.world.is_busy and not self.world.queue
@@ -357,8 +360,11 @@ class Faults(RuleBasedStateMachine):
         """Another one takes its place; nothing is pending in it (README, "Deploy")."""
         del self.world.stacks[self.world.stack.name]
         self.world.deploy(Stack(parameters, name=f"renamed-{next(self.names)}"))
+        self.refuse_what_another_stack_began()
+
+    def refuse_what_another_stack_began(self) -> None:
+        """What one has verified, and what shows no token of it, is nothing to the other (README)."""
         for job in self.jobs.values():
-            # What it has verified, and what shows no token of it, is nothing to the new one.
             job.refused |= bool(job.secret) or not self.world.shows_tokens
 
     @precondition(
@@ -378,6 +384,10 @@ class Faults(RuleBasedStateMachine):
         ):
             return
         job.refused, job.edited = deed != "other's", True
+        if deed == "change" and "rule" not in job.caller:
+            # It may have had the universal target before, whose calls do not name their schedule.
+            for other in self.jobs.values():
+                other.refused |= "universal" in other.caller
         self.world.wait(timedelta(seconds=1))
         edit(self.world, deed, with_secret(job.caller, family, "another secret"))
 
