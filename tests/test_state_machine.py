@@ -76,8 +76,8 @@ ERRORS = {
     "rejected": ECSException("AccessDeniedException", "no"),
 }
 TROUBLE = (
-    *POINTS,
-    *WRITES * 2,
+    *POINTS[4::2],
+    *WRITES * 4,
     *[*ERRORS, "late throttled", "late server error", "lost answer", "undelivered"] * 3,
 )
 STACKS = (
