@@ -18,7 +18,10 @@ CHAIN_TAGS = (ATTEMPT_TAG, ORIGIN_TAG, SINCE_TAG)
 
 # The definition whose environment was sent (see source.py): an ARN, @, and a checksum.
 DEFINITION_TAG = "retry-run-task:definition"
-OUR_TAGS = (*CHAIN_TAGS, DEFINITION_TAG)
+# The attempt's client token, where it is not the one of its number: whether CloudTrail shows a
+# call's token is not known, and no token may be passed over.
+TOKEN_TAG = "retry-run-task:token"
+OUR_TAGS = (*CHAIN_TAGS, DEFINITION_TAG, TOKEN_TAG)
 
 # The longest budget that a stack (MaxAttempts) or a job (its tag) can have.
 MAX_BUDGET = 100
@@ -128,10 +131,10 @@ def chain_in(tags: Tags, client_token: object) -> Chain | None:
 
 
 def client_token(chain: Chain, last: object, *, unspent: bool) -> str:
-    """The token for the attempt that the chain is at: `<origin>-<number>`, at most 57 characters.
+    """The token for the attempt that the chain is at: `<origin>-<number>`, at most 43 characters.
 
-    `last` is the token of the call before, if CloudTrail shows it, and `unspent` whether ECS did
-    not bind that one. Tokens are used up one after the other, and none is passed over. ECS binds a
+    `last` is the token of the call before, if the call tells, and `unspent` whether ECS did not
+    bind that one. Tokens are used up one after the other, and none is passed over. ECS binds a
     token to what the first call with it came to (ECS_Idempotency), so that of two invocations with
     one token only one can start the job.
     """
@@ -141,6 +144,20 @@ def client_token(chain: Chain, last: object, *, unspent: bool) -> str:
     if unspent:
         return f"{chain.origin}-{used}"
     return f"{chain.origin}-{used + 1}"
+
+
+def token_in(tags: Tags, shown: object) -> object:
+    """The client token of a call of the chain: as the call shows it, else by its tag, if it has one.
+
+    Without both, it is the one of the attempt's number.
+    """
+    return tag_value(tags, TOKEN_TAG) if shown in (None, HIDDEN) else shown
+
+
+def token_tags(chain: Chain, token: str) -> list[dict[str, str]]:
+    """The tag that tells an attempt's token, where its number does not."""
+    is_told = token == f"{chain.origin}-{chain.made}"
+    return [] if is_told else [{"key": TOKEN_TAG, "value": token}]
 
 
 def schedule_name(chain: Chain, cluster: str, replay_name: str | None) -> str:

@@ -21,6 +21,8 @@ from retry_run_task.chain import (
     client_token,
     origin_of,
     schedule_name,
+    token_in,
+    token_tags,
     without_ours,
 )
 from retry_run_task.failed_call import FailedCall, write_failed_call, write_time
@@ -293,14 +295,15 @@ def _next_request(
     request = dict(asked)
     if call.tasks:
         request["count"] = call.missing
-    theirs, ours = without_ours(tags), chain.tags
+    last = token_in(tags, call.parameters.get("clientToken"))
+    request["clientToken"] = client_token(chain, last, unspent=progress.unspent)
+    theirs = without_ours(tags)
+    ours = chain.tags + token_tags(chain, request["clientToken"])
     # What is recovered needs one tag more (see definition_tag).
     number = len(ours) + bool(hidden_environments(asked))
     if len(theirs) + number > MAX_TAGS:
         raise NotExact("tags", f"has no room for {number} more: ECS takes {MAX_TAGS}")
     request["tags"] = theirs + ours
-    last = call.parameters.get("clientToken")
-    request["clientToken"] = client_token(chain, last, unspent=progress.unspent)
     return request
 
 
