@@ -554,6 +554,25 @@ def test_the_token_of_a_failed_call_is_spent(decided: Decide) -> None:
         assert attempt.request["clientToken"] == f"{origin}-{next_one}"
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_tag_tells_the_token_where_the_number_of_the_attempt_does_not(
+    shown: bool, decided: Decide, followed: Callable[..., Any], settings: Settings
+) -> None:
+    # Attempt 2 uses the token of attempt 1 again, and fails. Its event may not show the token.
+    call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
+    call, progress = followed(call, Progress(), Token.SENT)
+    request = decided(
+        FARGATE, parameters=call.parameters, begun=True, unspent=True, due=NOW
+    ).request
+    assert request["clientToken"] == f"{call.event_id}-1"
+    assert tags_of(request)["retry-run-task:token"] == f"{call.event_id}-1"
+    failed = request | ({} if shown else {"clientToken": None})
+    arn = settings.session_arn
+    third = decided(FARGATE, parameters=failed, caller_arn=arn, due=NOW).request
+    assert third["clientToken"] == f"{call.event_id}-2"
+    assert tags_of(third)["retry-run-task:token"] == f"{call.event_id}-2"
+
+
 def test_an_attempt_under_a_token_that_is_not_spent_does_not_wait_until_the_token_has_died(
     decided: Decide, settings: Settings
 ) -> None:

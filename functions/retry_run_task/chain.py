@@ -20,7 +20,7 @@ CHAIN_TAGS = (ATTEMPT_TAG, ORIGIN_TAG, SINCE_TAG)
 DEFINITION_TAG = "retry-run-task:definition"
 # The attempt's client token, where it is not the one of its number: whether CloudTrail shows a
 # call's token is not known, and no token may be passed over.
-TOKEN_TAG = "retry-run-task:token"
+TOKEN_TAG = "retry-run-task:token"  # noqa: S105 - the name of a tag, no password
 OUR_TAGS = (*CHAIN_TAGS, DEFINITION_TAG, TOKEN_TAG)
 
 # The longest budget that a stack (MaxAttempts) or a job (its tag) can have.
@@ -147,9 +147,9 @@ def client_token(chain: Chain, last: object, *, unspent: bool) -> str:
 
 
 def token_in(tags: Tags, shown: object) -> object:
-    """The client token of a call of the chain: as the call shows it, else by its tag, if it has one.
+    """The client token of a call of the chain: as it is shown, or else by its tag.
 
-    Without both, it is the one of the attempt's number.
+    Without both, it is the one of the attempt's number: None.
     """
     return tag_value(tags, TOKEN_TAG) if shown in (None, HIDDEN) else shown
 
