@@ -560,7 +560,7 @@ def test_a_tag_tells_the_token_where_the_number_of_the_attempt_does_not(
 ) -> None:
     # Attempt 2 uses the token of attempt 1 again, and fails. Its event may not show the token.
     call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
-    call, progress = followed(call, Progress(), Token.SENT)
+    call, _ = followed(call, Progress(), Token.SENT)
     request = decided(
         FARGATE, parameters=call.parameters, begun=True, unspent=True, due=NOW
     ).request
