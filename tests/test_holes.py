@@ -130,6 +130,23 @@ def waits_as_long_as_the_stack_says(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decision, "SHARED_CAP", timedelta(days=1))
 
 
+def cloudtrail_shows_no_tokens() -> None:
+    """Attempt 2 uses the token of attempt 1 again: the third has to know it, or passes one over."""
+    with World(Stack(), NOW, failures=1) as world:
+        world.shows_tokens = False
+        world.ecs.errors = [THROTTLED] * 3
+        world.begin(load_event(FARGATE))
+        while len(world.calls) < 4:
+            world.step()
+        world.invoke(load_event(FARGATE))  # a duplicate
+        world.run()
+        assert len(world.tasks) == 1
+
+
+def writes_no_token_into_a_tag(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decision, "token_tags", lambda *_: [])
+
+
 # Tokens that die.
 
 
@@ -499,6 +516,7 @@ def replays_from_the_letters_own_second(patch: pytest.MonkeyPatch) -> None:
 HOLES: list[tuple[Hole, Mutant]] = [
     (an_sdk_repeats_a_call_under_its_token, names_each_chain_for_its_event),
     (a_replayed_attempt_comes_twice, reads_the_time_from_the_clock),
+    (cloudtrail_shows_no_tokens, writes_no_token_into_a_tag),
     (somebody_is_ahead, waits_as_long_as_the_stack_says),
     (a_duplicate_is_throttled_until_the_token_has_died, lets_tokens_live),
     (a_look_up_fails_where_a_duplicate_has_launched, passes_over_the_token_of_a_failed_look_up),

@@ -125,13 +125,10 @@ class CloudTrailWorld(World):
     """Events wait until the machine delivers them: late, in any order, twice or never."""
 
     pending: list[dict[str, Any]]
-    shows_tokens = True
 
     def publish(self, event: Any, latency: timedelta = timedelta()) -> None:
         del latency
         if "errorCode" not in event["detail"]:
-            if not self.shows_tokens:
-                event["detail"]["requestParameters"].pop("clientToken", None)
             self.pending.append(event)
 
 
@@ -210,7 +207,7 @@ class Faults(RuleBasedStateMachine):
         parameters["taskDefinition"] = parameters["taskDefinition"].replace(
             family_of(parameters), family
         )
-        if "clientToken" in parameters:
+        if parameters.pop("clientToken", None) and self.world.shows_tokens:
             parameters["clientToken"] = str(uuid.UUID(int=len(self.jobs), version=4))
         detail["responseElements"]["tasks"] = []
         detail["eventID"] = family
@@ -220,8 +217,7 @@ class Faults(RuleBasedStateMachine):
             job.secret = f"secret-of-{family}"
             job.parameters = self.define(job, family)
             detail["requestParameters"] = hide_environment(job.parameters)
-        if self.world.shows_tokens:
-            job.origin = origin_of(family, parameters.get("clientToken"))
+        job.origin = origin_of(family, parameters.get("clientToken"))
         self.jobs[family] = job
         if len(self.world.stacks) > 1:
             self.refuse_what_another_stack_began()

@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.model import StructureShape
 
-from retry_run_task.backoff import SHARED_CAP, SHORTEST, TOKEN_LIFE, delay, replay_delay
+from retry_run_task.backoff import SHARED_CAP, TOKEN_LIFE, delay, replay_delay
 from retry_run_task.caller import OURS, Caller
 from retry_run_task.chain import (
     ATTEMPT_TAG,
@@ -149,9 +149,7 @@ def _next_attempt(
             payload = _payload(call, progress, due, settings)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
                 cluster = settings.arn("cluster", str(call.parameters.get("cluster") or "default"))
-                # Two letters of one chain in one replay are one, up to its first attempt.
-                replay_name = None if progress.begun else progress.replay_name
-                name = schedule_name(further, cluster, replay_name)
+                name = schedule_name(further, cluster, progress.replay_name)
                 return Wait(further, name, due, payload)
         hidden = settings.recover_hidden_environment
         asked = exact_request(call.parameters, run_task, hidden=hidden)
@@ -190,7 +188,7 @@ def _left_alone(chain: Chain, caller: Caller, settings: Settings, note: str) -> 
 def _not_covered(
     call: FailedCall, caller: Caller, tags: Tags, chain: Chain, settings: Settings, note: str
 ) -> Stop:
-    """A call of callers that the stack is not for; an attempt among them is told of."""
+    """A call of a caller that the stack is not for; where it is an attempt, a person is alerted."""
     try:
         begun = chain_in(tags, call.parameters.get("clientToken"))
     except NotExact:
@@ -229,8 +227,7 @@ def _due(progress: Progress, chain: Chain, settings: Settings, now: datetime) ->
     if progress.due is not None:
         return now
     if progress.replay_name is not None:
-        has_waited = progress.begun
-        wait = SHORTEST if has_waited else replay_delay(chain.origin, progress.replay_name)
+        wait = replay_delay(chain.origin, progress.replay_name)
     elif chain.made == 0:
         return now  # CloudTrail's latency has passed
     else:

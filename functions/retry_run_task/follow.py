@@ -57,6 +57,15 @@ def follow(
     )
 
 
+def later(call: FailedCall, progress: Progress) -> Progress:
+    """The progress where no time is left: a replay goes on in a schedule, of a name of its own."""
+    if progress.replay_name is None:
+        return progress
+    # No name of a replay has a slash (StartReplay `ReplayName`).
+    name, token = progress.replay_name.partition("/")[0], call.parameters["clientToken"]
+    return replace(progress, due=None, replay_name=f"{name}/{token}")
+
+
 def unseen(
     call: FailedCall,
     request: Mapping[str, Any],

@@ -20,7 +20,7 @@ from retry_run_task.caller import Caller, caller_of, job_of, started_by_of
 from retry_run_task.chain import Chain
 from retry_run_task.decision import Decision, Launch, Stop, Wait, decide, give_up
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
-from retry_run_task.follow import Token, follow, unseen
+from retry_run_task.follow import Token, follow, later, unseen
 from retry_run_task.launch import Failed, Launched, Spent, Unknown, Unseen, launch
 from retry_run_task.outcome import Outcome
 from retry_run_task.progress import Progress, unwrap
@@ -95,8 +95,8 @@ def retry(
     failure = ""
     while True:
         is_late = bool(failure) and time_left() < LEAST_MILLISECONDS
-        if is_late:  # a replay goes on in a schedule
-            progress = replace(progress, due=None)
+        if is_late:
+            progress = later(call, progress)
         caller, now = caller_of(call, settings), datetime.now(UTC)
         decision = decide(call, caller, progress, settings, now, run_task_shape())
         if isinstance(decision, Launch) and (is_late or (failure and progress.unspent)):

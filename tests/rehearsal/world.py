@@ -97,6 +97,7 @@ class World:
         self.start = self.now = start
         self.duplicates = duplicates
         self.duplicate_latency = DUPLICATE_LATENCY
+        self.shows_tokens = True  # whether CloudTrail does is not known (aws-facts, section 1)
         self.definitions = definitions or {}
         self.timeline: list[Entry] = []
         self.calls: list[dict[str, Any]] = []
@@ -490,6 +491,8 @@ class World:
             role_arn=self.stack.function["Role"],
             session=self.stack.function_name,
         )
+        if not self.shows_tokens:
+            del event["detail"]["requestParameters"]["clientToken"]
         self.publish(event, CLOUDTRAIL_LATENCY)
 
 
