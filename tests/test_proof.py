@@ -593,11 +593,10 @@ def spoofed_session_elsewhere(found: World) -> None:
 
 
 def copied_tags(found: World) -> None:
-    """A program sends the tags of an attempt of ours with a request of its own."""
+    """A program sends the tags and the token of an attempt of ours with a request of its own."""
     event = attempt_of(found)
     found.calls.clear()
     event["detail"]["userIdentity"]["arn"] = f"arn:aws:sts::{ACCOUNT}:assumed-role/another/i-1"
-    event["detail"]["requestParameters"].pop("clientToken", None)
     event["detail"]["requestParameters"]["startedBy"] = "by-hand"
     found.publish(event)
     found.run()
