@@ -554,6 +554,14 @@ def test_the_token_of_a_failed_call_is_spent(decided: Decide) -> None:
         assert attempt.request["clientToken"] == f"{origin}-{next_one}"
 
 
+def test_where_there_is_no_room_for_the_tokens_tag_it_is_left_out(decided: Decide) -> None:
+    full = decided("launched.47-user-tags").request
+    again = decided("launched.47-user-tags", parameters=full, begun=True, unspent=True, due=NOW)
+    assert again.request["clientToken"] == full["clientToken"]
+    assert len(again.request["tags"]) == 50
+    assert "retry-run-task:token" not in tags_of(again.request)
+
+
 @pytest.mark.parametrize("shown", [True, False])
 def test_a_tag_tells_the_token_where_the_number_of_the_attempt_does_not(
     shown: bool, decided: Decide, followed: Callable[..., Any], settings: Settings

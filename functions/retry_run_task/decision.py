@@ -294,13 +294,13 @@ def _next_request(
         request["count"] = call.missing
     last = token_in(tags, call.parameters.get("clientToken"))
     request["clientToken"] = client_token(chain, last, unspent=progress.unspent)
-    theirs = without_ours(tags)
-    ours = chain.tags + token_tags(chain, request["clientToken"])
+    theirs, ours = without_ours(tags), chain.tags
     # What is recovered needs one tag more (see definition_tag).
     number = len(ours) + bool(hidden_environments(asked))
-    if len(theirs) + number > MAX_TAGS:
+    room = MAX_TAGS - len(theirs) - number
+    if room < 0:
         raise NotExact("tags", f"has no room for {number} more: ECS takes {MAX_TAGS}")
-    request["tags"] = theirs + ours
+    request["tags"] = theirs + ours + token_tags(chain, request["clientToken"])[:room]
     return request
 
 
