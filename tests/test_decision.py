@@ -13,11 +13,11 @@ from conftest import NOW
 from rehearsal import EVENT_NAMES, load_event
 from rehearsal.template import Stack
 from retry_run_task.backoff import delay
-from retry_run_task.caller import caller_of
+from retry_run_task.caller import OURS, Caller, caller_of
 from retry_run_task.chain import Chain
 from retry_run_task.decision import Launch, Stop, Wait, decide
 from retry_run_task.failed_call import FailedCall, read_failed_call
-from retry_run_task.follow import Token, follow
+from retry_run_task.follow import Token, follow, unseen
 from retry_run_task.outcome import Outcome
 from retry_run_task.progress import Progress, unwrap
 from retry_run_task.request import HIDDEN, NotExact, exact
@@ -544,6 +544,26 @@ def test_no_token_is_passed_over(
         tokens.append((launch.chain.attempt, launch.request["clientToken"][-2:]))
         call, progress = followed(call, progress, token)
     assert tokens == [(1, "-1"), (2, "-1"), (3, "-1"), (4, "-2"), (5, "-2"), (6, "-2")]
+
+
+def test_what_no_event_tells_of_is_decided_on_as_a_failed_call_of_our_own(
+    decided: Decide, settings: Settings
+) -> None:
+    call = read_failed_call(load_event(FARGATE), settings.account, settings.region)
+    request = decided(FARGATE).request
+    own = unseen(call, Progress(due=NOW), request, ("arn",), ("RESOURCE:CPU",), settings)
+    assert caller_of(own, settings) == Caller(OURS, None)
+    assert (own.event_time, own.tasks, own.reasons) == (NOW, ("arn",), ("RESOURCE:CPU",))
+    assert own.parameters == request
+
+
+def test_a_schedules_name_tells_clusters_apart_however_they_are_named(decided: Decide) -> None:
+    names = {
+        decided(SECOND, parameters=parameters(SECOND, cluster=cluster)).name
+        for cluster in ("jobs", parameters(SECOND)["cluster"])
+    }
+    assert len(names) == 1
+    assert decided(SECOND, parameters=parameters(SECOND, cluster=None)).name not in names
 
 
 def test_the_token_of_a_failed_call_is_spent(decided: Decide) -> None:

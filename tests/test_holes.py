@@ -163,7 +163,7 @@ def a_duplicate_is_throttled_until_the_token_has_died() -> None:
         world.run()
         assert len(world.tasks) == 1
         assert outcomes(world)[-1] == "EXPIRED"
-        assert "see whether the job runs or has run" in world.outcomes[-1]["detail"]
+        assert "see whether it runs or has run" in world.outcomes[-1]["detail"]
 
 
 def lets_tokens_live(patch: pytest.MonkeyPatch) -> None:
@@ -429,6 +429,90 @@ def a_replayed_attempt_at_a_permanent_failure_is_throttled() -> None:
         assert outcomes(world) == ["NOT_RETRYABLE", "SCHEDULED", "SCHEDULED", "LAUNCHED"]
 
 
+def takes_a_throttled_replay_for_a_chain(patch: pytest.MonkeyPatch) -> None:
+    follows_with(patch, Token.SENT, replay_name=None, taken_on=False)
+
+
+def a_later_replay_is_throttled_once() -> None:
+    """It goes on past the spent tokens of the replays before, at once, as without the throttle."""
+    with World(Stack({"MaxAttempts": "10"}), NOW, failures=EVER) as world:
+        world.begin(load_event(FARGATE))
+        world.run()
+        replay_all(world)
+        world.ecs.failures = 0
+        world.bus.archive[1:] = []  # of the first letter alone
+        world.ecs.errors = [THROTTLED] * 3
+        replay_all(world)
+        assert outcomes(world)[-1] == "LAUNCHED"
+
+
+def two_letters_of_a_chain_are_replayed() -> None:
+    """One of attempt 1's failure, one of a due attempt: they wait under one name."""
+    with World(Stack({"MaxAttempts": "2"}), NOW, binds_failures=False) as world:
+        world.ecs.errors = [THROTTLED] * 3
+        world.begin(load_event(FARGATE))
+        while not world.schedules():
+            world.step()
+        world.crashes = ["before RunTask"] * 3
+        world.run()
+        world.send_result("Failure", "EventAgeExceeded", load_event(FARGATE), None)
+        assert len(world.bus.archive) == 2
+        replay_all(world)
+        assert outcomes(world)[-3:] == ["SCHEDULED", "ALREADY_SCHEDULED", "LAUNCHED"]
+
+
+def names_schedules_for_their_attempts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decision, "schedule_name", lambda chain, *_: f"{chain.origin}-{chain.attempt}")
+
+
+def a_copy_of_an_attempts_event_comes_late() -> None:
+    """Half an hour after the first: it gives up when the first would have."""
+    with World(Stack(), NOW, failures=1, task_time=timedelta(minutes=1)) as world:
+        world.begin(load_event(FARGATE))
+        with pytest.MonkeyPatch.context() as patch:
+            events: list[Any] = []
+            patch.setattr(world, "publish", lambda event, _: events.append(event))
+            world.step()
+        world.publish(events[0])
+        world.run()
+        assert outcomes(world)[-1] == "LAUNCHED"
+        world.wait(timedelta(minutes=30))
+        world.away = {"RunTask": world.now + timedelta(minutes=38)}
+        world.invoke(events[0])
+        world.run()
+        assert len(world.tasks) == 1
+        assert outcomes(world)[-1] == "EXPIRED"
+
+
+def takes_the_wait_of_a_copy_for_its_own(patch: pytest.MonkeyPatch) -> None:
+    def payload(call: Any, progress: Any, _: Any, settings: Any) -> str:
+        return REAL_PAYLOAD(call, progress, datetime.now(NOW.tzinfo), settings)
+
+    patch.setattr(decision, "_payload", payload)
+
+
+REAL_PAYLOAD = decision._payload
+
+
+def an_attempt_is_throttled_after_a_long_wait() -> None:
+    """Its token is not older than the wait was long."""
+    patient = {"BackoffBaseSeconds": "36000", "BackoffCapSeconds": "36000"}
+    with World(Stack(patient), NOW, failures=1) as world:
+        world.begin(load_event(FARGATE))
+        while not world.schedules():
+            world.step()
+        world.ecs.errors = [THROTTLED] * 3
+        world.run()
+        assert outcomes(world)[-2:] == ["SCHEDULED", "LAUNCHED"]
+
+
+def counts_from_the_call(patch: pytest.MonkeyPatch) -> None:
+    def follow(call: Any, progress: Any, *rest: Any) -> Any:
+        return REAL_FOLLOW(call, replace(progress, due=None), *rest)
+
+    patch.setattr(handler, "follow", follow)
+
+
 def two_stacks_are_over_the_same_jobs() -> None:
     """Jobs whose requests are visible start once, whatever the stacks' budgets are."""
     for failures in range(4):
@@ -458,7 +542,8 @@ def an_answer_is_too_large_for_cloudtrail() -> None:
         world.run()
         assert outcomes(world) == ["SCHEDULED", "SCHEDULED", "LAUNCHED"]
         assert world.outcomes[0]["detail"].startswith(
-            "ECS answered: RESOURCE:CPU. The answer is too large for CloudTrail. Pending until"
+            "ECS placed 0 of 1 tasks, and answered: RESOURCE:CPU. The answer is too large for "
+            "CloudTrail. Pending until"
         )
 
 
@@ -481,8 +566,8 @@ def a_large_answer_is_permanent() -> None:
 
 
 def keeps_the_old_reasons(patch: pytest.MonkeyPatch) -> None:
-    def unseen(call: Any, request: Any, tasks: Any, _: Any, settings: Any) -> Any:
-        return REAL_UNSEEN(call, request, tasks, call.reasons, settings)
+    def unseen(call: Any, progress: Any, request: Any, tasks: Any, _: Any, settings: Any) -> Any:
+        return REAL_UNSEEN(call, progress, request, tasks, call.reasons, settings)
 
     patch.setattr(handler, "unseen", unseen)
 
@@ -530,7 +615,11 @@ HOLES: list[tuple[Hole, Mutant]] = [
     (the_stack_is_narrowed_in_mid_chain, looks_at_what_is_covered_first),
     (the_stack_is_renamed_in_mid_chain, leaves_strangers_attempts_alone),
     (a_letter_is_replayed_whose_caller_is_not_covered_any_more, forgets_what_it_took_on),
-    (a_replayed_attempt_at_a_permanent_failure_is_throttled, forgets_what_it_took_on),
+    (a_replayed_attempt_at_a_permanent_failure_is_throttled, takes_a_throttled_replay_for_a_chain),
+    (a_later_replay_is_throttled_once, takes_a_throttled_replay_for_a_chain),
+    (two_letters_of_a_chain_are_replayed, names_schedules_for_their_attempts),
+    (a_copy_of_an_attempts_event_comes_late, takes_the_wait_of_a_copy_for_its_own),
+    (an_attempt_is_throttled_after_a_long_wait, counts_from_the_call),
     (two_stacks_are_over_the_same_jobs, no_token_twice),
     (an_answer_is_too_large_for_cloudtrail, takes_every_answer_for_visible),
     (a_large_answer_is_permanent, keeps_the_old_reasons),

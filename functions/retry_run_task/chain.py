@@ -173,7 +173,7 @@ def schedule_name(chain: Chain, cluster: str, replay_name: str | None) -> str:
 
 def _short(text: str) -> str:
     """Eight hex digits that depend on the text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def without_ours(tags: Tags) -> list[dict[str, str]]:

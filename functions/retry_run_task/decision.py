@@ -43,6 +43,11 @@ MAX_PAYLOAD = 256_000
 # with "The requested CPU|MEMORY configuration is above your limit" of Fargate.
 PERMANENT = ("ATTRIBUTE", "LOCATION", "MISSING", "INACTIVE")
 
+# Said wherever a chain ends after an attempt of which nobody knows what came of it.
+MAY_RUN = (
+    "An attempt may have started the job: see whether it runs or has run, and replay it if not."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -146,7 +151,11 @@ def _next_attempt(
         if due > now:
             # What cannot be repeated is found when the wait is over: two letters of it in one
             # replay are one letter then.
-            payload = _payload(call, progress, due, settings)
+            # A copy of this event that came later would wait as long: it is the same attempt. Of a
+            # replay's letters, one alone makes the schedule.
+            is_replay = progress.replay_name is not None
+            earliest = due if is_replay else min(due, call.event_time + (due - now))
+            payload = _payload(call, progress, earliest, settings)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
                 cluster = settings.arn("cluster", str(call.parameters.get("cluster") or "default"))
                 name = schedule_name(further, cluster, progress.replay_name)
@@ -270,17 +279,20 @@ def _end(
     is_judged = progress.taken_on or progress.replay_name is not None
     if not is_judged and all(map(_is_permanent, call.reasons)):
         return Stop(chain, Outcome.NOT_RETRYABLE, "A retry does not help against the reasons.")
+    unknown = "" if progress.first_use is None else f" {MAY_RUN}"
     if chain.made >= chain.end:
-        return Stop(chain, Outcome.EXHAUSTED, f"The budget of {chain.end} attempts is used up.")
+        detail = f"The budget of {chain.end} attempts is used up.{unknown}"
+        return Stop(chain, Outcome.EXHAUSTED, detail)
     if progress.first_use is not None and due - progress.first_use > TOKEN_LIFE:
         detail = (
             "The next attempt would use a client token that may be in use since "
-            f"{write_time(progress.first_use)}, and may have died by then: see whether the job "
-            "runs or has run, and replay it if not."
+            f"{write_time(progress.first_use)}, and may have died by then.{unknown}"
         )
         return Stop(chain, Outcome.EXPIRED, detail)
     if settings.max_age is not None and due - chain.aged_from > settings.max_age:
-        detail = f"The next attempt would be later than the maximum age of {settings.max_age}."
+        detail = (
+            f"The next attempt would be later than the maximum age of {settings.max_age}.{unknown}"
+        )
         return Stop(chain, Outcome.EXPIRED, detail)
     return None
 

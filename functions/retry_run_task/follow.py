@@ -5,7 +5,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
-from retry_run_task.chain import DEFINITION_TAG
+from retry_run_task.chain import ATTEMPT_TAG, DEFINITION_TAG, tag_value
 from retry_run_task.failed_call import FailedCall
 from retry_run_task.progress import Progress
 from retry_run_task.settings import Settings
@@ -39,35 +39,46 @@ def follow(
     already, and what it met is an attempt of an earlier replay.
     """
     first_use = progress.first_use or progress.due or call.event_time
+    followed = Progress(
+        taken_on=True,
+        begun=True,
+        unspent=True,
+        first_use=first_use,
+        replay_name=_further(progress.replay_name, request),
+    )
     if token is Token.UNSENT:  # an attempt was used up, and nothing else
         tags = call.parameters.get("tags") or []
         verified = [tag for tag in tags if tag.get("key") == DEFINITION_TAG]
         counted = {"tags": request["tags"] + verified, "clientToken": request["clientToken"]}
-        return replace(call, parameters={**call.parameters, **counted}), Progress(
-            taken_on=True, begun=progress.begun, unspent=True, first_use=first_use
-        )
-    goes_on = token is Token.TAKEN and progress.replay_name is not None
-    return replace(call, parameters=request, tasks=tasks), Progress(
-        due=progress.due if goes_on else None,
-        taken_on=True,
-        begun=True,
-        unspent=token is Token.SENT,
-        first_use=None if goes_on else first_use,
-        replay_name=progress.replay_name if goes_on else None,
+        call = replace(call, parameters={**call.parameters, **counted})
+        return call, replace(followed, begun=progress.begun)
+    call = replace(call, parameters=request, tasks=tasks)
+    if token is Token.SENT:
+        return call, followed
+    if progress.replay_name is None:
+        return call, replace(followed, unspent=False)
+    return call, Progress(
+        due=progress.due, taken_on=True, begun=True, replay_name=progress.replay_name
     )
 
 
 def later(call: FailedCall, progress: Progress) -> Progress:
-    """The progress where no time is left: a replay goes on in a schedule, of a name of its own."""
-    if progress.replay_name is None:
-        return progress
+    """The progress where no time is left: a replay goes on in a schedule."""
+    replay_name = _further(progress.replay_name, call.parameters)
+    return replace(progress, due=None, replay_name=replay_name)
+
+
+def _further(replay_name: str | None, request: Mapping[str, Any]) -> str | None:
+    """The name under which a replay goes on after this attempt: its next schedule has its own."""
+    if replay_name is None:
+        return None
     # No name of a replay has a slash (StartReplay `ReplayName`).
-    name, token = progress.replay_name.partition("/")[0], call.parameters["clientToken"]
-    return replace(progress, due=None, replay_name=f"{name}/{token}")
+    return f"{replay_name.partition('/')[0]}/{tag_value(request['tags'], ATTEMPT_TAG)}"
 
 
 def unseen(
     call: FailedCall,
+    progress: Progress,
     request: Mapping[str, Any],
     tasks: tuple[str, ...],
     reasons: tuple[str, ...],
@@ -76,6 +87,7 @@ def unseen(
     """An attempt at the call as a failed call of its own, of which no event will come."""
     return replace(
         call,
+        event_time=progress.due or call.event_time,
         parameters=request,
         tasks=tasks,
         reasons=reasons,

@@ -61,11 +61,15 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """An attempt failed, as `detail` says, and no event will say so: decide on this instead."""
+    """An attempt failed, as `detail` says, and no event will say so: decide on this instead.
+
+    `tasks` are the ARNs of those that run because of it all the same.
+    """
 
     call: FailedCall
     progress: Progress
     detail: str
+    tasks: tuple[str, ...] = ()
 
 
 @logger.inject_lambda_context
@@ -92,20 +96,22 @@ def retry(
     `time_left` gives the milliseconds that Lambda still lets this invocation run. Raises
     NotContinued where none of them would have it.
     """
+    tasks: tuple[str, ...] = ()
     failure = ""
     while True:
-        is_late = bool(failure) and time_left() < LEAST_MILLISECONDS
-        if is_late:
+        if failure and time_left() < LEAST_MILLISECONDS:
             progress = later(call, progress)
         caller, now = caller_of(call, settings), datetime.now(UTC)
         decision = decide(call, caller, progress, settings, now, run_task_shape())
-        if isinstance(decision, Launch) and (is_late or (failure and progress.unspent)):
+        if failure and isinstance(decision, Launch) and progress.due is None:
             # The request is too large for a schedule: Lambda tries the event again later.
             raise NotContinued(failure)
         result = act(decision, call, progress, settings)
         if isinstance(result, End):
-            return replace(result, detail=sentences(failure, result.detail))
-        call, progress, failure = result.call, result.progress, result.detail
+            tasks = result.tasks or tasks
+            return replace(result, tasks=tasks, detail=sentences(failure, result.detail))
+        call, progress = result.call, result.progress
+        tasks, failure = result.tasks, result.detail
 
 
 def act(
@@ -149,9 +155,12 @@ def start(
             return End(chain, Outcome.FAILED_AGAIN, tasks, sentences(note, said, decision.detail))
         case Unseen(tasks, reasons):
             # What its event would have said is decided on here.
-            own = unseen(call, request, tasks, reasons, settings)
-            said = f"ECS answered: {'; '.join(reasons)}. The answer is too large for CloudTrail."
-            return Again(own, Progress(), said)
+            own = unseen(call, progress, request, tasks, reasons, settings)
+            said = (
+                f"ECS placed {len(tasks)} of {request.get('count', 1)} tasks, and answered: "
+                f"{'; '.join(reasons)}. The answer is too large for CloudTrail."
+            )
+            return Again(own, Progress(), said, tasks)
         case Spent(tasks) if len(tasks) >= request.get("count", 1):
             said = "This attempt was made before."
             return End(
@@ -159,9 +168,8 @@ def start(
             )
         case Spent(tasks):
             followed = follow(call, progress, request, Token.TAKEN, tasks)
-            return Again(
-                *followed, "The attempt's client token was used before, and placed too little."
-            )
+            said = "The attempt's client token was used before, and placed too little."
+            return Again(*followed, said, tasks)
         case Unknown(error):  # pragma: no branch - mypy sees that no other is left
             followed = follow(call, progress, request, Token.SENT)
             return Again(*followed, f"RunTask ended in {error}.")

@@ -107,7 +107,8 @@ class ScarceEcs:
             error = self.errors.pop(0)
             self.on_call(parameters, None, (error.code, error.message))
             raise error
-        token = (parameters.get("cluster", "default"), parameters["clientToken"])
+        cluster = parameters.get("cluster", "default").rpartition("/")[2]
+        token = (cluster, parameters["clientToken"])
         known = self.tokens.get(token)
         is_alive = known is not None and self.now() < known[2] + self._life(known[1])
         if known is not None and is_alive:
