@@ -21,7 +21,7 @@ from retry_run_task.follow import Token, follow, unseen
 from retry_run_task.outcome import Outcome
 from retry_run_task.progress import Progress, unwrap
 from retry_run_task.request import HIDDEN, NotExact, exact
-from retry_run_task.settings import Settings
+from retry_run_task.settings import Callers, Settings
 
 SINCE = datetime(2026, 11, 23, 0, 0, 4, tzinfo=UTC)
 FARGATE = "launched.fargate-capacity-rule"
@@ -224,6 +224,21 @@ def test_tags_that_were_copied_to_another_task_do_not_make_it_part_of_the_chain(
     if isinstance(decision, Stop):
         assert decision.outcome is Outcome.NOT_REPLAYABLE
         assert "tags[retry-run-task:origin] was copied from another task" in decision.detail
+
+
+@pytest.mark.parametrize("token", [None, "0123-1", "of-its-own"])
+def test_of_callers_that_are_not_covered_an_attempt_alerts_a_person_and_copied_tags_do_not(
+    token: str | None, decided: Decide, settings: Settings
+) -> None:
+    sdk = "launched.fargate-capacity-sdk-client-token"
+    chain = tagged(SECOND, origin="0123")["tags"]
+    decision = decided(
+        sdk,
+        settings=replace(settings, callers=Callers.SCHEDULED),
+        parameters=parameters(sdk, tags=chain, clientToken=token),
+    )
+    is_copied = token == "of-its-own"
+    assert decision.outcome is (Outcome.LEFT_ALONE if is_copied else Outcome.NOT_REPLAYABLE)
 
 
 @pytest.mark.parametrize("token", [None, HIDDEN])

@@ -376,7 +376,7 @@ def attempt_of(stack: Stack, event: dict[str, Any], patch: pytest.MonkeyPatch) -
 
 
 def the_stack_is_renamed_in_mid_chain() -> None:
-    """Its earlier attempts are a stranger's now: told of, where its callers are not covered."""
+    """Its earlier attempts are a stranger's now: a letter, where its callers are not covered."""
     before = Stack({"Callers": "ALL"}, name="before")
     after = Stack({"Callers": "SCHEDULED"}, name="after")
     with pytest.MonkeyPatch.context() as patch:
@@ -401,7 +401,7 @@ def leaves_strangers_attempts_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_letter_is_replayed_whose_caller_is_not_covered_any_more() -> None:
-    """A person was told that the job is lost, and starts it: attempt 0 of its chain included."""
+    """A person got a message that the job is lost, and starts it: from attempt 0 as well."""
     with World(Stack({"Callers": "ALL"}), NOW) as world:
         failures = [{"reason": "ATTRIBUTE"}]
         world.begin(changed(SDK, responseElements={"tasks": [], "failures": failures}))

@@ -155,9 +155,9 @@ def token_in(tags: Tags, shown: object) -> object:
 
 
 def token_tags(chain: Chain, token: str) -> list[dict[str, str]]:
-    """The tag that tells an attempt's token, where its number does not."""
-    is_told = token == f"{chain.origin}-{chain.made}"
-    return [] if is_told else [{"key": TOKEN_TAG, "value": token}]
+    """The tag that shows an attempt's token, where its number does not."""
+    is_shown = token == f"{chain.origin}-{chain.made}"
+    return [] if is_shown else [{"key": TOKEN_TAG, "value": token}]
 
 
 def schedule_name(chain: Chain, cluster: str, replay_name: str | None) -> str:

@@ -34,8 +34,8 @@ def follow(
     that was none, could have started the job under it. Who made the first call stays known.
 
     All copies of an attempt have to give up before a token of theirs can die. So its first use is
-    told by the payload, which all have, not by the clock: when the attempt was due, or the first
-    call was made. A replay goes on at once where another request had used the token: it has waited
+    counted from a time in the payload, which all have, not from the clock's: when the attempt was
+    due, or the first call was made. A replay goes on at once where another request had used the token: it has waited
     already, and what it met is an attempt of an earlier replay.
     """
     first_use = progress.first_use or progress.due or call.event_time
