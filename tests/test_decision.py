@@ -226,9 +226,16 @@ def test_tags_that_were_copied_to_another_task_do_not_make_it_part_of_the_chain(
         assert "tags[retry-run-task:origin] was copied from another task" in decision.detail
 
 
-@pytest.mark.parametrize("token", [None, "0123-1", "of-its-own"])
+@pytest.mark.parametrize(
+    ("token", "outcome"),
+    [
+        (None, Outcome.NOT_REPLAYABLE),
+        ("0123-1", Outcome.NOT_REPLAYABLE),
+        ("of-its-own", Outcome.LEFT_ALONE),
+    ],
+)
 def test_of_callers_that_are_not_covered_an_attempt_alerts_a_person_and_copied_tags_do_not(
-    token: str | None, decided: Decide, settings: Settings
+    token: str | None, outcome: Outcome, decided: Decide, settings: Settings
 ) -> None:
     sdk = "launched.fargate-capacity-sdk-client-token"
     chain = tagged(SECOND, origin="0123")["tags"]
@@ -237,8 +244,7 @@ def test_of_callers_that_are_not_covered_an_attempt_alerts_a_person_and_copied_t
         settings=replace(settings, callers=Callers.SCHEDULED),
         parameters=parameters(sdk, tags=chain, clientToken=token),
     )
-    is_copied = token == "of-its-own"
-    assert decision.outcome is (Outcome.LEFT_ALONE if is_copied else Outcome.NOT_REPLAYABLE)
+    assert decision.outcome is outcome
 
 
 @pytest.mark.parametrize("token", [None, HIDDEN])
