@@ -39,7 +39,15 @@ from rehearsal.ecs import CAPACITY, family_of
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import chain, decision, handler, launch, proof, recover, wait
-from retry_run_task.chain import CHAIN_TAGS, ORIGIN_TAG, OUR_TAGS, Chain, origin_of
+from retry_run_task.chain import (
+    ATTEMPT_TAG,
+    CHAIN_TAGS,
+    ORIGIN_TAG,
+    OUR_TAGS,
+    Chain,
+    origin_of,
+    tag_value,
+)
 from retry_run_task.decision import Stop
 from retry_run_task.definition import request_of
 from retry_run_task.failed_call import write_time
@@ -301,9 +309,14 @@ class Faults(RuleBasedStateMachine):
     time_passes_on = time_goes_by = time_passes
 
     def take(self, event: dict[str, Any]) -> None:
-        """Deliver it; unless it is a duplicate that comes too late."""
-        world, event_id = self.world, event["detail"]["eventID"].removesuffix("-repeated")
-        if world.now <= self.delivered_at.setdefault(event_id, world.now) + LATEST:
+        """Deliver it; unless it is a duplicate that comes too late.
+
+        ECS answers to a call that is repeated as to the first one: these are records of one call.
+        """
+        world, parameters = self.world, event["detail"]["requestParameters"]
+        attempt = str(tag_value(parameters.get("tags") or [], ATTEMPT_TAG)).partition("/")[0]
+        call = f"{family_of(parameters)}/{attempt}"
+        if world.now <= self.delivered_at.setdefault(call, world.now) + LATEST:
             self.job_of(event).delivered = True
             world.deliver(event)
         elif event in world.pending:
