@@ -461,10 +461,6 @@ def two_letters_of_a_chain_are_replayed() -> None:
         assert outcomes(world)[-3:] == ["SCHEDULED", "ALREADY_SCHEDULED", "LAUNCHED"]
 
 
-def names_schedules_for_their_attempts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(decision, "schedule_name", lambda chain, *_: f"{chain.origin}-{chain.attempt}")
-
-
 def a_copy_of_an_attempts_event_comes_late() -> None:
     """Half an hour after the first: it gives up when the first would have."""
     with World(Stack(), NOW, failures=1, task_time=timedelta(minutes=1)) as world:
@@ -617,7 +613,7 @@ HOLES: list[tuple[Hole, Mutant]] = [
     (a_letter_is_replayed_whose_caller_is_not_covered_any_more, forgets_what_it_took_on),
     (a_replayed_attempt_at_a_permanent_failure_is_throttled, takes_a_throttled_replay_for_a_chain),
     (a_later_replay_is_throttled_once, takes_a_throttled_replay_for_a_chain),
-    (two_letters_of_a_chain_are_replayed, names_schedules_for_their_attempts),
+    (two_letters_of_a_chain_are_replayed, names_schedules_for_their_chain_alone),
     (a_copy_of_an_attempts_event_comes_late, takes_the_wait_of_a_copy_for_its_own),
     (an_attempt_is_throttled_after_a_long_wait, counts_from_the_call),
     (two_stacks_are_over_the_same_jobs, no_token_twice),
