@@ -1,10 +1,15 @@
 """What the tests share: the real settings of a default stack, and RunTask's real model."""
 
+from rehearsal.isolation import isolate
+
+isolate()  # before anything imports boto3
+
 import os
-from collections.abc import Iterator
+import shutil
+import subprocess
 from datetime import UTC, datetime
-from typing import cast
-from unittest import mock
+from pathlib import Path
+from typing import NoReturn, cast
 
 import botocore.session
 import pytest
@@ -55,14 +60,17 @@ def run_task() -> StructureShape:
     return cast("StructureShape", model.input_shape)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _no_account() -> Iterator[None]:
-    """Whatever the developer's shell holds, no test can reach an account."""
-    empty = {
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    with mock.patch.dict(os.environ, kept | empty, clear=True):
-        yield
+def unavailable(reason: str) -> NoReturn:
+    """A tool that a test needs is not here: a reason to skip, but not where it must be (CI)."""
+    if os.environ.get("REQUIRE_RUNTIME"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def uv(*arguments: str | Path) -> str:
+    """What a command of uv prints: tools with strict pins have environments of their own."""
+    command = [shutil.which("uv") or unavailable("uv is not installed"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        unavailable(f"uv {' '.join(map(str, arguments))}: {done.stderr.strip()}")
+    return done.stdout.strip()

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from rehearsal import bench
-from rehearsal.storm import POLICIES
+from rehearsal.policies import POLICIES
+from rehearsal.template import Stack
 
 Runs = dict[str, list[dict[str, float]]]
 
@@ -14,13 +15,13 @@ Runs = dict[str, list[dict[str, float]]]
 @pytest.fixture(scope="module")
 def measured() -> Runs:
     """One process of each handler, and one before it that fills the caches: they take seconds."""
-    return bench.measure_all(1)
+    return bench.measure_all(1, Stack().environment)
 
 
 @pytest.fixture
 def _no_processes(measured: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        bench, "measure_all", lambda runs: {k: v * runs for k, v in measured.items()}
+        bench, "measure_all", lambda runs, _: {k: v * runs for k, v in measured.items()}
     )
 
 

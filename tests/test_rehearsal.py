@@ -10,8 +10,9 @@ import pytest
 
 from conftest import NOW
 from rehearsal import EVENT_NAMES, EVENTS, load_event
-from rehearsal.cli import LEFT_ALONE, main
+from rehearsal.cli import main
 from rehearsal.cloudtrail import hide_environment
+from rehearsal.policies import LEFT_ALONE
 from rehearsal.template import BadParameter, Stack
 from rehearsal.world import World
 

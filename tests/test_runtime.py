@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Self, cast
+from typing import Any, Self, cast
 from unittest import mock
 
 import pytest
@@ -28,6 +28,7 @@ from moto.ecs.exceptions import ECSException
 from moto.scheduler.models import scheduler_backends
 from moto.server import ThreadedMotoServer
 
+from conftest import unavailable, uv
 from rehearsal import ROOT, load_event
 from rehearsal.ecs import ScarceEcs
 from rehearsal.template import Stack
@@ -44,22 +45,6 @@ FARGATE = "launched.fargate-capacity-rule"
 ORIGIN = load_event(FARGATE)["detail"]["eventID"]
 SAM_CLI = "aws-sam-cli>=1.170,<2"
 WHERE_SAM_IS = "import samcli, pathlib; print(pathlib.Path(samcli.__file__).parent)"
-
-
-def unavailable(reason: str) -> NoReturn:
-    """No runtime on this machine: a reason to skip, but not where it is required (CI)."""
-    if os.environ.get("REQUIRE_RUNTIME"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def uv(*arguments: str | Path) -> str:
-    """What a command of uv prints."""
-    command = [shutil.which("uv") or unavailable("uv is not installed"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        unavailable(f"uv {' '.join(map(str, arguments))}: {done.stderr.strip()}")
-    return done.stdout.strip()
 
 
 def python() -> str:

@@ -35,7 +35,8 @@ from rehearsal.callers import SHOWN_ONLY, parameters_of
 from rehearsal.callers import rule as rule_of
 from rehearsal.callers import schedule as schedule_of
 from rehearsal.cloudtrail import hide_environment, run_task_event
-from rehearsal.ecs import CAPACITY, family_of
+from rehearsal.ecs import family_of
+from rehearsal.policies import CAPACITY
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import chain, decision, handler, launch, proof, recover, wait

@@ -10,7 +10,8 @@ import pytest
 from conftest import NOW
 from rehearsal import load_event
 from rehearsal.cli import main
-from rehearsal.storm import POLICIES, PUBLISHED, Bucket, Storm
+from rehearsal.policies import POLICIES, PUBLISHED
+from rehearsal.storm import Bucket, Storm
 from rehearsal.template import Stack
 from rehearsal.world import World
 

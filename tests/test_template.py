@@ -13,13 +13,12 @@ from unittest import mock
 
 import boto3
 import pytest
-from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
-from conftest import NOW
+from conftest import NOW, uv
 from rehearsal import ROOT, load_event
 from rehearsal.iam import as_list
 from rehearsal.template import BadParameter, Stack
@@ -195,17 +194,35 @@ def test_the_template_names_only_what_has_to_be_named(resources: dict[str, Any])
     assert named == set(NAMED.items())
 
 
+@pytest.fixture(scope="module")
+def schemas(stack: Stack) -> dict[str, Any]:
+    """What CloudFormation's own schemas, which cfn-lint has, say of each type's properties."""
+    types = {resource["Type"] for resource in stack.resources.values()}
+    theirs = sorted(kind for kind in types if not kind.startswith("AWS::Serverless::"))
+    script = ("tool", "run", "--quiet", "--from", CFN_LINT, "python", "-c", SHOW_SCHEMAS)
+    shown: dict[str, Any] = json.loads(uv(*script, stack.region, *theirs))
+    return shown
+
+
+CFN_LINT = "cfn-lint>=1.58,<2"
+SHOW_SCHEMAS = """
+import json, sys
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER as manager
+region, *types = sys.argv[1:]
+schemas = {name: manager.get_resource_schema(region, name).schema for name in types}
+print(json.dumps({name: schema["properties"] for name, schema in schemas.items()}))
+"""
+
+
 @pytest.mark.parametrize("stack_name", ["a", STACKSET, LONGEST], ids=["short", "StackSet", "128"])
-def test_every_text_fits_whatever_the_stacks_name(stack_name: str) -> None:
-    """Each property's length and pattern are those of CloudFormation's own schemas (cfn-lint)."""
+def test_every_text_fits_whatever_the_stacks_name(stack_name: str, schemas: dict[str, Any]) -> None:
     assert len(LONGEST) == 128
     stack, checked = Stack(name=stack_name), set()
     for logical_id, resource in stack.resources.items():
         if resource["Type"].startswith("AWS::Serverless::"):
             continue
-        schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema(stack.region, resource["Type"]).schema
         for key, value in resource.get("Properties", {}).items():
-            rule = schema["properties"][key]
+            rule = schemas[resource["Type"]][key]
             if isinstance(value, str) and "maxLength" in rule:
                 assert len(value) <= rule["maxLength"], f"{logical_id}.{key}"
                 assert re.search(rule.get("pattern", ""), value), f"{logical_id}.{key}"

@@ -31,6 +31,8 @@ _RANDOM_UUID = re.compile(
     "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
 )
 
+_NUMBER = re.compile("[1-9][0-9]{0,5}")
+
 # The request's tags, as RunTask takes them: `key` and `value`, both optional.
 Tags = Sequence[Mapping[str, str]]
 
@@ -183,8 +185,9 @@ def without_ours(tags: Tags) -> list[dict[str, str]]:
 
 def _number_in(client_token: object, origin: str) -> int | None:
     """The number of a token of this chain; None for what is no such token."""
-    token = re.fullmatch(f"{re.escape(origin)}-([1-9][0-9]{{0,5}})", str(client_token))
-    return int(token[1]) if token else None
+    text, prefix = str(client_token), f"{origin}-"
+    number = text[len(prefix) :]
+    return int(number) if text.startswith(prefix) and _NUMBER.fullmatch(number) else None
 
 
 def tag_value(tags: Tags, key: str) -> str | None:

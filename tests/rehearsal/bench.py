@@ -17,9 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from rehearsal import load_event
-from rehearsal.cli import positive
-from rehearsal.storm import POLICIES, USUAL_OUTAGE, Storm, report
-from rehearsal.template import Stack
+from rehearsal.cli import Parser, positive
+from rehearsal.isolation import isolate
+from rehearsal.policies import POLICIES, USUAL_OUTAGE
 
 HANDLERS = {"function": "retry_run_task.handler", "bare": "rehearsal.bare"}
 
@@ -33,7 +33,7 @@ storm             as `rehearse --storm --policy all --json`
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns 0."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bench",
         description="Measure the function beside a bare boto3 handler, and a storm of jobs.",
         epilog=EPILOG,
@@ -43,7 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=positive, default=11, help="processes each (%(default)s)")
     parser.add_argument("--jobs", type=positive, default=1000, help="jobs in a storm (%(default)s)")
     options = parser.parse_args(argv)
-    runs = measure_all(options.runs)
+    isolate()
+    from rehearsal.report import report  # as in cli.py: what follows imports boto3
+    from rehearsal.storm import Storm
+    from rehearsal.template import Stack
+
+    runs = measure_all(options.runs, Stack().environment)
     result = figures(runs)
     event = load_event("launched.fargate-capacity-rule")
     storms = {
@@ -54,17 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(result | {"storm": storm}, indent=2))
     else:
         show(runs, result)
-        print(f"\n{report(storms)}")
+        print(f"\n{report(storms, {})}")
     return 0
 
 
-def measure_all(runs: int) -> dict[str, list[dict[str, float]]]:
-    """What `runs` processes of each handler took, one after the other and in turn."""
+def measure_all(runs: int, variables: dict[str, str]) -> dict[str, list[dict[str, float]]]:
+    """What `runs` processes of each handler took, one after the other and in turn.
+
+    `variables` are the function's environment.
+    """
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in HANDLERS}
     with endpoint() as url:
         environment = (
             os.environ
-            | Stack().environment
+            | variables
             | {
                 "AWS_ENDPOINT_URL": url,
                 "AWS_ACCESS_KEY_ID": "none",

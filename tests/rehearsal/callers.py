@@ -1,7 +1,7 @@
 """EventBridge and EventBridge Scheduler as callers: the RunTask calls that their targets make."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
@@ -9,7 +9,8 @@ import botocore.session
 from botocore.model import StructureShape
 
 from rehearsal.cloudtrail import run_task_event
-from rehearsal.ecs import CAPACITY
+from rehearsal.policies import CAPACITY
+from rehearsal.records import YEARS, read_moment
 from retry_run_task.caller import RULE_PREFIX, SCHEDULE_PREFIX
 from retry_run_task.definition import Definition, is_universal, request_of
 from retry_run_task.request import AnyText, NotExact, exact
@@ -28,6 +29,7 @@ FLAGS = {"enableECSManagedTags": False, "enableExecuteCommand": False}
 
 # What GetSchedule shows and CreateSchedule does not take.
 SHOWN_ONLY = ("Arn", "CreationDate", "LastModificationDate", "ResponseMetadata")
+DATES = ("CreationDate", "LastModificationDate", "StartDate", "EndDate")
 
 
 def check(definitions: Mapping[str, Any]) -> None:
@@ -47,10 +49,30 @@ def check(definitions: Mapping[str, Any]) -> None:
         for k, target in enumerate(each["Targets"]):
             _check_target(target, f"Rules[{i}].Targets[{k}]")
     for i, each in enumerate(_list(definitions, "Schedules")):
+        for name in DATES:
+            date_in(each, name, f"Schedules[{i}].")
         # botocore takes dates as text, which the model does not say.
-        taken = {k: v for k, v in each.items() if k not in (*SHOWN_ONLY, "StartDate", "EndDate")}
+        taken = {k: v for k, v in each.items() if k not in (*SHOWN_ONLY, *DATES)}
         exact(taken, cast("StructureShape", schedules), f"Schedules[{i}]")
         _check_target(each["Target"], f"Schedules[{i}].Target")
+
+
+def date_in(schedule: Mapping[str, Any], name: str, path: str = "") -> datetime | None:
+    """A date as the AWS CLI prints it: version 2 in ISO 8601, version 1 in seconds.
+
+    Raises NotExact for what is no date between 2000 and 2100.
+    """
+    shown = schedule.get(name)
+    if shown is None or isinstance(shown, datetime):
+        return shown
+    try:
+        is_text = isinstance(shown, str)
+        date = read_moment(shown) if is_text else datetime.fromtimestamp(shown, UTC)
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        raise NotExact(path + name, "is no date") from error
+    if date.year not in YEARS:
+        raise NotExact(path + name, f"is not between {YEARS[0]} and {YEARS[-1]}")
+    return date
 
 
 def _list(definitions: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ decided here, in front of moto's own RunTask; what is placed is placed by moto.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,7 @@ from moto.ecs.exceptions import ECSException
 from moto.ecs.models import Task, ecs_backends
 from moto.ecs.responses import EC2ContainerServiceResponse
 
-CAPACITY = (
-    "Capacity is unavailable at this time. "
-    "Please try again later or in a different availability zone"
-)
+from rehearsal.policies import CAPACITY
 
 DAY = timedelta(days=1)
 
@@ -39,6 +37,22 @@ class ConflictException(ECSException):
     def __init__(self, resource_ids: list[str]) -> None:
         super().__init__("The client token was used with other parameters.")
         self.resource_ids = resource_ids
+
+
+def rejected(code: str, message: str) -> ECSException:
+    """An error as ECS answers with it."""
+    error = ECSException(message)
+    error.code = code
+    return error
+
+
+def _invalid(parameters: Mapping[str, Any]) -> ECSException | None:
+    """How ECS rejects what its model takes, and no call that it accepts has (RunTask)."""
+    if not 1 <= parameters.get("count", 1) <= 10:
+        return rejected("InvalidParameterException", "Count must be between 1 and 10 inclusive.")
+    if not re.fullmatch("[^:]+(:[0-9]+)?", parameters["taskDefinition"].rpartition("/")[2]):
+        return rejected("ClientException", "Unable to describe task definition.")
+    return None
 
 
 @dataclass
@@ -103,8 +117,8 @@ class ScarceEcs:
         self, parameters: Mapping[str, Any], place: Callable[[int], ActionResult]
     ) -> dict[str, Any]:
         """RunTask's response; raises what is due in `errors`, ConflictException, and timeouts."""
-        if self.errors:
-            error = self.errors.pop(0)
+        error = _invalid(parameters) or (self.errors.pop(0) if self.errors else None)
+        if error is not None:
             self.on_call(parameters, None, (error.code, error.message))
             raise error
         cluster = parameters.get("cluster", "default").rpartition("/")[2]

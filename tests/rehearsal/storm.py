@@ -1,31 +1,46 @@
 """Many jobs at once: N calls fail in one minute, capacity is missing, and ECS has its rates.
 
-The project's own policy is its real decision code. ECS, Scheduler and CloudTrail are modelled in
+The project's own policy is its real decision code, behind the template's rule, in an account with
+the rules and schedules that hold what a call hides. ECS, Scheduler and CloudTrail are modelled in
 memory with the same latencies as in the rehearsal of one chain (world.py), which drives the whole
 handler; test_storm.py holds the two against each other.
 """
 
 import heapq
+import json
+import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
-import botocore.session
-from botocore.model import StructureShape
-
-from rehearsal.ecs import CAPACITY
+from rehearsal.pattern import matches
+from rehearsal.policies import CAPACITY, LEFT_ALONE, OURS, PUBLISHED, SEED_IDEA
+from rehearsal.records import moment_of
 from rehearsal.template import Stack
-from rehearsal.world import CLOUDTRAIL_LATENCY, DUPLICATE_LATENCY, LAMBDA_RETRIES, SCHEDULER_LATENCY
+from rehearsal.world import (
+    CLOUDTRAIL_LATENCY,
+    DUPLICATE_LATENCY,
+    LAMBDA_RETRIES,
+    SCHEDULER_LATENCY,
+    World,
+    asked_and_placed,
+)
+from retry_run_task import handler as function
 from retry_run_task.backoff import spread
 from retry_run_task.caller import caller_of
-from retry_run_task.decision import Launch, Wait, decide
-from retry_run_task.failed_call import FailedCall, read_failed_call
+from retry_run_task.chain import ORIGIN_TAG, OUR_TAGS
+from retry_run_task.decision import Launch, Wait, decide, give_up
+from retry_run_task.failed_call import FailedCall, NotAFailedCall, read_failed_call
 from retry_run_task.follow import Token, follow
 from retry_run_task.launch import CLIENT_CONFIG
 from retry_run_task.progress import Progress
+from retry_run_task.proof import Proof
+from retry_run_task.recover import recover
+from retry_run_task.request import NotExact, exact_request
 from retry_run_task.settings import Settings
 
 # CloudTrail and Scheduler deliver at least once: this share of their deliveries comes twice.
@@ -37,35 +52,8 @@ MINUTE = timedelta(minutes=1)
 Answer = Literal["LAUNCHED", "FAILED", "THROTTLED", "SPENT"]
 Answered = Callable[[Answer], None]
 
-# The waits after each failed attempt of a job that its own caller tries again, as published.
-Waits = Callable[[str], Iterator[float]]
-PUBLISHED: dict[str, Waits] = {
-    # A state machine whose author wrote a Retry, with the defaults of Amazon States Language:
-    # IntervalSeconds 1, BackoffRate 2.0, MaxAttempts 3. Without one there is no retry at all.
-    "step-functions-retry": lambda _: iter((1, 2, 4)),
-    # dagster-aws, EcsRunLauncher: 0.1 s, doubled, 5 retries.
-    "dagster": lambda _: iter(0.1 * 2**n for n in range(5)),
-    # prefect-aws, ECS worker: 3 attempts, 1 s and up to 3 s of jitter between them.
-    "prefect": lambda job: iter(1 + 3 * spread(f"{job}/{n}") for n in range(2)),
-    # apache-airflow-providers-amazon, ECS executor: 4^n s, at most 120 s, 3 attempts.
-    "airflow": lambda _: iter(min(4.0**n, 120) for n in (1, 2)),
-    "fixed-60s": lambda _: iter((60, 60, 60)),
-}
-USUAL_OUTAGE = timedelta(minutes=25)
-POLICIES = ("retry-run-task", "seed-idea", *PUBLISHED)
-
-# The table's columns: titles, and keys of Storm.summary.
-COLUMNS = (
-    ("launched", "launched"),
-    ("dead letters", "dead_letters"),
-    ("lost", "lost"),
-    ("duplicates", "duplicates"),
-    ("RunTask calls", "runtask_calls"),
-    ("calls per job", "runtask_calls_per_job"),
-    ("throttled", "throttled_calls"),
-    ("p50 s", "seconds_to_launch_p50"),
-    ("p95 s", "seconds_to_launch_p95"),
-)
+# Tokens and origins begin with one.
+UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass
@@ -93,25 +81,45 @@ class Bucket:
 
 @dataclass
 class Job:
-    """One job of the storm; `ended` when it came to a dead letter, `launches` when it started."""
+    """One job of the storm, and what its retries came to: `outcome`, and when they `ended`.
+
+    `launches` are the moments at which it was started.
+    """
 
     name: str
-    call: FailedCall
+    failed_at: datetime
     launches: list[datetime] = field(default_factory=list)
     ended: datetime | None = None
+    outcome: str = ""
+
+    def end(self, outcome: str, moment: datetime) -> None:
+        """A duplicate that comes later changes nothing."""
+        if self.ended is None:
+            self.outcome, self.ended = outcome, moment
 
 
 class Storm:
-    """`count` jobs whose calls fail in the minute from `event`'s time on, under one policy."""
+    """`count` jobs make the call of `event` within a minute from its time on, under one policy.
+
+    `definitions` are the rules and schedules of the account, `reason` that of the failures.
+    """
 
     def __init__(
-        self, event: dict[str, Any], stack: Stack, count: int, outage: timedelta, policy: str
+        self,
+        event: dict[str, Any],
+        stack: Stack,
+        count: int,
+        outage: timedelta,
+        policy: str,
+        *,
+        definitions: Mapping[str, Any] | None = None,
+        reason: str = CAPACITY,
     ) -> None:
+        self.stack, self.policy, self.reason = stack, policy, reason
+        self.definitions = definitions or {}
         self.settings = Settings.read(stack.environment, stack.function_arn)
-        call = read_failed_call(event, stack.account, stack.region)
-        self.start = self.now = call.event_time
+        self.start = self.now = moment_of(event)
         self.outage_ends = self.start + outage
-        self.policy = policy
         self.runtask_calls = self.throttled_calls = 0
         # ECS: 40 calls a second that change a cluster's tasks, 100 at once; Fargate: 20 RunTask
         # calls a second (ECS and Fargate throttling quotas; aws-facts, section 6).
@@ -119,31 +127,50 @@ class Storm:
         # What was answered under a token is answered again; failures bind theirs as well.
         self.tokens: dict[str, tuple[Mapping[str, Any], Answer]] = {}
         self.schedules: set[str] = set()
+        self._recovered: dict[tuple[str, object], Proof | NotExact] = {}
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = self._events = 0
-        model = botocore.session.get_session().get_service_model("ecs").operation_model("RunTask")
-        assert isinstance(model.input_shape, StructureShape)
-        self._run_task = model.input_shape
-        self.jobs = [self._begin(call, n, count) for n in range(count)]
+        # The rule looks at nothing in which the jobs differ.
+        self._is_seen = stack.takes_failed_calls and matches(stack.pattern, event)
+        self._event, self._names = json.dumps(event), _names_in(event["detail"])
+        asked, placed = asked_and_placed(event["detail"])
+        self._is_placed = len(placed) >= asked
+        self._count = count
+        self.jobs: list[Job] = []
 
     def run(self) -> "Storm":
         """To the end, when nothing is due any more."""
-        while self._due:
-            self.now, _, action = heapq.heappop(self._due)
-            action()
+        with World(self.stack, self.start, definitions=self.definitions):
+            self._run_task = function.run_task_shape()
+            self.jobs = [self._begin(n) for n in range(self._count)]
+            while self._due:
+                self.now, _, action = heapq.heappop(self._due)
+                action()
         return self
 
     def summary(self) -> dict[str, Any]:
-        """The figures of the table; seconds are from the return of capacity to the first launch."""
+        """The figures of the table; seconds are from the return of capacity to the first launch.
+
+        `outcomes` counts what the jobs came to: the function's outcomes, UNMATCHED where the rule
+        does not see the calls, FAILED where the function cannot read them, GAVE_UP where a caller
+        has tried in vain, LOST where nobody knows.
+        """
         launched = [job.launches[0] for job in self.jobs if job.launches]
-        seconds = sorted((at - self.outage_ends).total_seconds() for at in launched)
-        dead = sum(job.ended is not None and not job.launches for job in self.jobs)
+        waited = [at - self.outage_ends for at in launched if at >= self.outage_ends]
+        seconds = sorted(wait.total_seconds() for wait in waited)
+        outcomes = Counter(
+            "LAUNCHED" if job.launches else job.outcome or "LOST" for job in self.jobs
+        )
+        left_alone = sum(outcomes[name] for name in LEFT_ALONE)
+        dead = outcomes.total() - outcomes["LAUNCHED"] - outcomes["LOST"] - left_alone
         return {
             "jobs": len(self.jobs),
-            "launched": len(launched),
+            "launched": outcomes["LAUNCHED"],
             "dead_letters": dead,
-            "lost": len(self.jobs) - len(launched) - dead,
+            "left_alone": left_alone,
+            "lost": outcomes["LOST"],
             "duplicates": sum(max(0, len(job.launches) - 1) for job in self.jobs),
+            "outcomes": dict(outcomes),
             "runtask_calls": self.runtask_calls,
             "throttled_calls": self.throttled_calls,
             "seconds_to_launch_p50": round(statistics.median(seconds), 1) if seconds else None,
@@ -161,33 +188,63 @@ class Storm:
         moments = [self.start + step * (n + 1) for n in range(samples)]
         return [sum(end is None or end > moment for end in ends) for moment in moments]
 
-    def _begin(self, call: FailedCall, n: int, count: int) -> Job:
-        name = f"{call.event_id[:24]}{n:012}" if n else call.event_id
-        failed_at = (self.start + MINUTE * (n / count)).replace(microsecond=0)
-        job = Job(name, replace(call, event_id=name, event_time=failed_at))
+    def _begin(self, n: int) -> Job:
+        """Job `n`: its call is made, and what follows is due."""
+        later = (MINUTE * (n / self._count)) // timedelta(seconds=1) * timedelta(seconds=1)
+        job = Job(f"job-{n}", self.start + later)
         self.runtask_calls += 1  # the caller's own
-        if self.policy in PUBLISHED:
-            waits = PUBLISHED[self.policy](name)
-            self._at(failed_at, lambda: self._retry_by_itself(job, waits))
+        if self._is_placed:
+            job.launches.append(job.failed_at)
+        elif self.policy in PUBLISHED:
+            waits = PUBLISHED[self.policy].waits(job.name)
+            self._at(job.failed_at, lambda: self._retry_by_itself(job, waits))
+        elif not self._is_seen:
+            job.end("UNMATCHED", job.failed_at)
         else:
-            self._publish(job, job.call)
+            event = self._event
+            for name in self._names if n else ():
+                event = event.replace(name, f"{name[:24]}{n:012}")
+            try:
+                call = read_failed_call(json.loads(event), self.stack.account, self.stack.region)
+            except NotAFailedCall:
+                job.end("FAILED", job.failed_at)
+            else:
+                call = replace(call, event_time=call.event_time + later)
+                if self.policy == OURS or self._can_be_sent(call.parameters):
+                    self._publish(job, call, job.failed_at)
         return job
 
-    def _publish(self, job: Job, call: FailedCall) -> None:
-        """The event of a failed call, from CloudTrail to the function."""
-        moment = call.event_time + CLOUDTRAIL_LATENCY
-        if self.policy == "seed-idea":
-            self._at_least_once(moment, call.event_id, lambda: self._replay_at_once(job, call))
+    def _can_be_sent(self, parameters: Mapping[str, Any]) -> bool:
+        """Does botocore send the request? If not, it raises, Lambda gives up, and nobody knows."""
+        try:
+            exact_request(parameters, self._run_task)
+        except NotExact:
+            return False
+        return True
+
+    def _publish(self, job: Job, call: FailedCall, moment: datetime) -> None:
+        """The event of a call that failed at this moment, from CloudTrail to the function."""
+        arrives = moment + CLOUDTRAIL_LATENCY
+        if self.policy == SEED_IDEA:
+            self._at_least_once(arrives, call.event_id, lambda: self._replay_at_once(job, call))
         else:
-            self._at_least_once(moment, call.event_id, lambda: self._decide(job, call, Progress()))
+            self._at_least_once(arrives, call.event_id, lambda: self._decide(job, call, Progress()))
 
     def _decide(self, job: Job, call: FailedCall, progress: Progress) -> None:
         """This project: its decision code, and what its handler does about each decision."""
         caller = caller_of(call, self.settings)
         decision = decide(call, caller, progress, self.settings, self.now, self._run_task)
+        request: Mapping[str, Any] = {}
         if isinstance(decision, Launch):
-            answered = partial(self._answered, job, call, progress, decision.request)
-            self._ask(job, decision.request, answered)
+            request = decision.request
+            if decision.source is not None:
+                recovered = self._recover(decision)
+                if isinstance(recovered, NotExact):
+                    decision = give_up(decision, recovered)
+                else:
+                    request = {**request, "tags": [*request["tags"], recovered.tag]}
+        if isinstance(decision, Launch):
+            self._ask(job, request, partial(self._answered, job, call, progress, request))
         elif isinstance(decision, Wait):
             if decision.name not in self.schedules:
                 self.schedules.add(decision.name)
@@ -197,8 +254,26 @@ class Storm:
                     decision.name,
                     lambda: self._fire(decision.name, job, call, due),
                 )
-        elif decision.outcome.is_dead_letter and job.ended is None:
-            job.ended = self.now
+        elif decision.outcome.is_dead_letter or decision.outcome in LEFT_ALONE:
+            job.end(decision.outcome, self.now)
+
+    def _recover(self, launch: Launch) -> Proof | NotExact:
+        """What the function's own look-up finds in the account: once for all jobs that agree."""
+        assert launch.source is not None
+        asked = dict(launch.asked)
+        asked["tags"] = [tag for tag in asked.get("tags") or [] if tag.get("key") not in OUR_TAGS]
+        key = json.dumps(asked, sort_keys=True), launch.source
+        if key not in self._recovered:
+            clients = (function.events_client, function.scheduler_client)
+            try:
+                found = recover(
+                    launch.asked, launch.source, self.settings, self._run_task, *clients
+                )
+                assert isinstance(found, Proof)  # nothing is throttled in this account
+                self._recovered[key] = found
+            except NotExact as problem:
+                self._recovered[key] = problem
+        return self._recovered[key]
 
     def _fire(self, name: str, job: Job, call: FailedCall, due: Progress) -> None:
         self.schedules.discard(name)
@@ -216,7 +291,7 @@ class Storm:
             token = Token.TAKEN if answer == "SPENT" else Token.SENT
             self._decide(job, *follow(call, progress, request, token))
         elif answer == "FAILED":
-            self._publish(job, self._failed_call(request))
+            self._publish(job, self._failed_call(request), self.now)
 
     def _failed_call(self, request: Mapping[str, Any]) -> FailedCall:
         self._events += 1
@@ -224,7 +299,7 @@ class Storm:
             event_id=f"event-{self._events}",
             event_time=self.now,
             parameters=request,
-            reasons=(CAPACITY,),
+            reasons=(self.reason,),
             caller_arn=self.settings.session_arn,
         )
 
@@ -238,7 +313,7 @@ class Storm:
                 later = partial(self._replay_at_once, job, call, retries[1:])
                 self._at(self.now + retries[0], later)
             elif answer == "FAILED":
-                self._publish(job, self._failed_call(call.parameters))
+                self._publish(job, self._failed_call(call.parameters), self.now)
 
         self._ask(job, None, answered)
 
@@ -246,7 +321,7 @@ class Storm:
         """A caller that waits and asks again, until it runs out of attempts and says so."""
         wait = next(waits, None)
         if wait is None:
-            job.ended = self.now
+            job.end("GAVE_UP", self.now)
             return
 
         def answered(answer: Answer) -> None:
@@ -288,47 +363,16 @@ class Storm:
             self._at(moment + DUPLICATE_LATENCY, action)
 
 
-def report(storms: Mapping[str, Storm]) -> str:
-    """The same storm under each policy: the figures in a table, and who waits in a plot."""
-    storm = next(iter(storms.values()))
-    jobs, outage = len(storm.jobs), storm.outage_ends - storm.start
-    waiting = {
-        name: played.waiting(60, storm.start + outage * 2) for name, played in storms.items()
-    }
-    return "\n".join(
-        (
-            f"{jobs:,} jobs fail within a minute; capacity is missing for {outage}.\n",
-            table({name: played.summary() for name, played in storms.items()}),
-            f"\nJobs that wait, from the first failure to {outage * 2} after it:\n",
-            plot(waiting, jobs),
-            " " * (max(map(len, waiting)) + 2 + 30) + "▲ capacity is back",
-        )
-    )
-
-
-def table(results: Mapping[str, dict[str, Any]]) -> str:
-    """The figures of each policy, a row each."""
-    name_width = max(map(len, results))
-    lines = [" " * name_width + "".join(f"  {title:>9}" for title, _ in COLUMNS)]
-    for policy, figures in results.items():
-        per_job = {"runtask_calls_per_job": figures["runtask_calls"] / figures["jobs"]}
-        cells = ((title, _number((figures | per_job)[key])) for title, key in COLUMNS)
-        row = "".join(f"  {cell:>{max(9, len(title))}}" for title, cell in cells)
-        lines.append(policy.ljust(name_width) + row)
-    return "\n".join(lines)
-
-
-def plot(series: Mapping[str, list[int]], most: int) -> str:
-    """One line of bars a policy: how many jobs wait, of `most`."""
-    width = max(map(len, series))
-    bars = " ▁▂▃▄▅▆▇█"
-    return "\n".join(
-        f"{name.ljust(width)}  {''.join(bars[-(-value * 8 // most)] for value in values)}"
-        for name, values in series.items()
-    )
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+def _names_in(detail: Mapping[str, Any]) -> list[str]:
+    """What names the call and its chain: each job of a storm has its own."""
+    parameters = detail.get("requestParameters")
+    parameters = parameters if isinstance(parameters, dict) else {}
+    tags = parameters.get("tags")
+    origins = [
+        tag.get("value")
+        for tag in (tags if isinstance(tags, list) else [])
+        if isinstance(tag, dict) and tag.get("key") == ORIGIN_TAG
+    ]
+    texts = (detail.get("eventID"), parameters.get("clientToken"), *origins)
+    found = (UUID.match(text) for text in texts if isinstance(text, str))
+    return list(dict.fromkeys(name[0] for name in found if name))

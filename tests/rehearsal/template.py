@@ -106,6 +106,11 @@ class Stack:
         }
 
     @property
+    def takes_failed_calls(self) -> bool:
+        """Is the rule on the default bus enabled?"""
+        return bool(self.rules["RetryRunTaskFailedCall"]["State"] != "DISABLED")
+
+    @property
     def pattern(self) -> dict[str, Any]:
         """The event pattern of the rule on the default bus."""
         pattern: dict[str, Any] = self.rules["RetryRunTaskFailedCall"]["Pattern"]

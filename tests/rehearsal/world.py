@@ -11,30 +11,31 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from typing import Any, Self, cast
 from unittest import mock
 
 import boto3
-import botocore.session
 import time_machine
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from botocore.loaders import Loader, create_loader
+from botocore.httpsession import URLLib3Session
 from botocore.model import OperationModel
 from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
 from rehearsal.bus import AccessDenied, OutcomeBus
-from rehearsal.callers import SHOWN_ONLY, failed_call_of
+from rehearsal.callers import SHOWN_ONLY, date_in, failed_call_of
 from rehearsal.cloudtrail import run_task_event
-from rehearsal.ecs import ScarceEcs
+from rehearsal.ecs import DAY, ScarceEcs
 from rehearsal.pattern import matches
 from rehearsal.template import Stack
 from retry_run_task import handler as function
 from retry_run_task.definition import Definition
 from retry_run_task.failed_call import write_time
 from retry_run_task.progress import RESULT
+from retry_run_task.request import NotExact
 
 # How long an event takes from CloudTrail to the rule. Seconds to minutes (aws-facts, section 1).
 CLOUDTRAIL_LATENCY = timedelta(seconds=90)
@@ -47,19 +48,14 @@ LAMBDA_RETRIES = (timedelta(minutes=1), timedelta(minutes=2))
 MILLISECOND = timedelta(milliseconds=1)
 # What Scheduler replaces in the input of a target (Scheduler user guide, "Context attributes").
 CONTEXT_ATTRIBUTE = re.compile(r"<aws\.scheduler\.[a-z-]+>")
+# What the function, and moto behind it, ask of AWS: botocore's names of services, and the hosts'.
+SERVICES = {"EC2": "ec2", "ECS": "ecs", "EVENTBRIDGE": "events", "SCHEDULER": "scheduler"}
 CLIENTS = (function.ecs_client, function.events_client, function.scheduler_client)
 
 
-def botocore_session() -> botocore.session.Session:
-    """A new session that knows AWS's models already: to read them takes longer than most tests."""
-    session = botocore.session.get_session()
-    session.register_component("data_loader", loader())
-    return session
-
-
-@cache
-def loader() -> Loader:
-    return create_loader()
+def _stay_here(_: URLLib3Session, request: AWSPreparedRequest) -> None:
+    """Whatever moto has not answered would leave this machine."""
+    raise EndpointConnectionError(endpoint_url=request.url)
 
 
 class Crash(BaseException):
@@ -128,18 +124,30 @@ class World:
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        with self._exit:  # moto does not stay where it refuses the definitions
+            self._set_up()
+            self._exit = self._exit.pop_all()
+        return self
+
+    def _set_up(self) -> None:
         enter = self._exit.enter_context
         no_one = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
         # moto reads some thousand images for its first instance, which takes it five seconds.
         quick = {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}
-        here = {"MOTO_ACCOUNT_ID": self.stack.account}
-        enter(mock.patch.dict(os.environ, no_one | quick | here))
+        # New Regions too. moto knows no other addresses than these, be the partition what it may.
+        here = {"MOTO_ACCOUNT_ID": self.stack.account, "MOTO_ALLOW_NONEXISTENT_REGION": "true"}
+        there = {
+            f"AWS_ENDPOINT_URL_{service}": f"https://{name}.{self.stack.region}.amazonaws.com"
+            for service, name in SERVICES.items()
+        }
+        enter(mock.patch.dict(os.environ, no_one | quick | here | there))
         enter(mock.patch.object(boto3, "DEFAULT_SESSION", None))
         os.environ.update(self.stack.environment)
         self._clock = enter(time_machine.travel(self.now, tick=False))
         enter(mock.patch("time.sleep", self._sleep))
+        enter(mock.patch.object(URLLib3Session, "send", _stay_here))
         enter(mock_aws())  # forgets the session that boto3 has had
-        session = boto3.Session(botocore_session=botocore_session())
+        session = boto3.Session()
         for moment in ("before", "after"):
             session.events.register(f"{moment}-call", partial(self._pass, moment))
         boto3.DEFAULT_SESSION = session
@@ -151,7 +159,6 @@ class World:
             client.cache_clear()
             self._exit.callback(client.cache_clear)
         self.define(self.definitions)
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._exit.close()
@@ -192,35 +199,55 @@ class World:
         return self.buses[self.stack.name]
 
     def define(self, definitions: Mapping[str, Any]) -> None:
-        """The rules and schedules that make calls, as their owners defined them the day before."""
-        self._clock.move_to(self.start - timedelta(days=1))
-        events, scheduler = boto3.client("events"), self._scheduler
-        for rule in definitions.get("Rules", []):
-            bus = rule.get("EventBusName", "default")
-            if bus not in [b["Name"] for b in events.list_event_buses()["EventBuses"]]:
-                events.create_event_bus(Name=bus)
-            events.put_rule(Name=rule["Name"], EventBusName=bus, EventPattern='{"source": ["x"]}')
-            events.put_targets(Rule=rule["Name"], EventBusName=bus, Targets=rule["Targets"])
-        for schedule in definitions.get("Schedules", []):
-            group = schedule.get("GroupName", "default")
-            # moto would empty a group that is there already.
-            if group not in [g["Name"] for g in scheduler.list_schedule_groups()["ScheduleGroups"]]:
-                scheduler.create_schedule_group(Name=group)
-            given = {k: v for k, v in schedule.items() if k not in SHOWN_ONLY}
-            if (start := given.get("StartDate")) is not None:
-                start = datetime.fromisoformat(str(start))
-                if start < self.now:  # it has started; moto, as AWS, would refuse such a date
-                    del given["StartDate"]
-            scheduler.create_schedule(**given)
+        """The rules and schedules that make calls, as their owners defined them.
+
+        That was the day before, unless a schedule says when. Raises NotExact for what moto refuses.
+        """
+        kinds = {"Rules": self._define_rule, "Schedules": self._define_schedule}
+        for kind, define in kinds.items():
+            for i, definition in enumerate(definitions.get(kind, [])):
+                self._clock.move_to(self.start - DAY)
+                try:
+                    define(definition)
+                except ClientError as error:
+                    said = error.response["Error"].get("Message")
+                    raise NotExact(f"{kind}[{i}]", f"is refused: {said}") from error
         self._clock.move_to(self.now)
+
+    def _define_rule(self, rule: Mapping[str, Any]) -> None:
+        events = boto3.client("events")
+        bus = rule.get("EventBusName", "default")
+        if bus not in [b["Name"] for b in events.list_event_buses()["EventBuses"]]:
+            events.create_event_bus(Name=bus)
+        events.put_rule(Name=rule["Name"], EventBusName=bus, EventPattern='{"source": ["x"]}')
+        events.put_targets(Rule=rule["Name"], EventBusName=bus, Targets=rule["Targets"])
+
+    def _define_schedule(self, schedule: Mapping[str, Any]) -> None:
+        scheduler = self._scheduler
+        group = schedule.get("GroupName", "default")
+        # moto would empty a group that is there already.
+        if group not in [g["Name"] for g in scheduler.list_schedule_groups()["ScheduleGroups"]]:
+            scheduler.create_schedule_group(Name=group)
+        made = date_in(schedule, "CreationDate") or self.start - DAY
+        given = {k: v for k, v in schedule.items() if k not in SHOWN_ONLY}
+        for name in ("StartDate", "EndDate"):
+            if (date := date_in(schedule, name)) is not None:
+                given[name] = date
+        if given.get("StartDate", made) < made:  # moto, as AWS, takes none that is past
+            del given["StartDate"]
+        self._clock.move_to(made)
+        scheduler.create_schedule(**given)
+        changed = date_in(schedule, "LastModificationDate") or made
+        if changed > made:
+            self._clock.move_to(changed)
+            scheduler.update_schedule(**given)
 
     def begin(self, event: Mapping[str, Any]) -> None:
         """A caller's RunTask call has happened, and this is the event of it."""
         detail: Mapping[str, Any] = event["detail"]
         parameters = _object(detail.get("requestParameters"))
         response = _object(detail.get("responseElements"))
-        self._asked = parameters.get("count") or 1
-        self._placed = [task["taskArn"] for task in response.get("tasks") or []]
+        self._asked, self._placed = asked_and_placed(detail)
         service = _object(detail.get("userIdentity")).get("invokedBy")
         who = service or str(detail.get("userAgent")).partition(" ")[0]
         error = detail.get("errorCode")
@@ -292,7 +319,7 @@ class World:
         """An event is on the default bus now."""
         for name in list(self.stacks):
             self.use(name)
-            if self.stack.rules["RetryRunTaskFailedCall"]["State"] == "DISABLED":
+            if not self.stack.takes_failed_calls:
                 self.tell("EventBridge", "the rule is disabled", matched=False)
             elif matches(self.stack.pattern, event):
                 self.tell("EventBridge", "the rule matches the event", matched=True)
@@ -496,15 +523,25 @@ class World:
         self.publish(event, CLOUDTRAIL_LATENCY)
 
 
-def _answer(parameters: Mapping[str, Any], response: Mapping[str, Any], error: str | None) -> str:
+def asked_and_placed(detail: Mapping[str, Any]) -> tuple[int, list[str]]:
+    """How many tasks the call in a record asked for, and the ARNs of those that it placed."""
+    count = _object(detail.get("requestParameters")).get("count")
+    tasks = _objects(_object(detail.get("responseElements")).get("tasks"))
+    asked = count if type(count) is int and count > 0 else 1
+    return asked, [str(task["taskArn"]) for task in tasks if task.get("taskArn")]
+
+
+def _answer(parameters: Mapping[str, Any], response: Mapping[str, Any], error: object) -> str:
     if error:
         return f"rejected, {error}"
-    placed, failures = len(response.get("tasks") or []), response.get("failures") or []
+    detail = {"requestParameters": parameters, "responseElements": response}
+    asked, placed = asked_and_placed(detail)
+    failures = _objects(response.get("failures"))
     if not failures:
-        return f"{placed} placed"
+        return f"{len(placed)} placed"
     # The first sentence of each reason, once.
     reasons = dict.fromkeys(str(f.get("reason")).partition(". ")[0] for f in failures)
-    return f"HTTP 200, {placed} of {parameters.get('count') or 1} placed: {'; '.join(reasons)}"
+    return f"HTTP 200, {len(placed)} of {asked} placed: {'; '.join(reasons)}"
 
 
 def _attempt(parameters: Mapping[str, Any]) -> str:
@@ -522,3 +559,7 @@ def _sentence(outcome: Mapping[str, Any]) -> str:
 
 def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

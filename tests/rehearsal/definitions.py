@@ -1,0 +1,55 @@
+"""Rules and schedules that may have made a call, as the AWS CLI prints them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rehearsal.callers import check
+from rehearsal.records import STANDARD_INPUT, BadInput, parse, read_bytes
+from retry_run_task.request import NotExact
+
+WAY_OUT = (
+    "give what `aws scheduler get-schedule` prints, or, as NAME=FILE with the rule's name, what "
+    "`aws events list-targets-by-rule` does"
+)
+
+
+def read_definitions(given: Sequence[str], event: Path) -> dict[str, Any]:
+    """`Rules` and `Schedules` of all files, or of the one beside the event; raises BadInput.
+
+    Each is FILE, NAME=FILE or BUS/NAME=FILE.
+    """
+    beside = event.parent / "definitions" / event.name
+    if not given and event != STANDARD_INPUT and beside.exists():
+        given = [str(beside)]
+    found: dict[str, Any] = {"Rules": [], "Schedules": []}
+    for text in given:
+        rule, equals, path = text.rpartition("=")
+        if Path(text).exists() or not equals:
+            rule, path = "", text
+        try:
+            definitions = _defined_in(parse(read_bytes(Path(path))), rule)
+            check(definitions)
+        except (BadInput, NotExact) as problem:
+            way_out = f": {WAY_OUT}" if isinstance(problem, NotExact) else ""
+            raise BadInput(f"{path}: {problem}{way_out}") from problem
+        for kind, listed in definitions.items():
+            found[kind] += listed
+    return found
+
+
+def _defined_in(document: object, rule: str) -> Mapping[str, Any]:
+    """`Rules` and `Schedules` of one file; raises BadInput."""
+    if not isinstance(document, dict):
+        raise BadInput(f"not a rule or schedule: {WAY_OUT}")
+    if document.keys() and document.keys() <= {"Rules", "Schedules"}:
+        return document
+    if "Targets" in document:
+        bus, slash, name = rule.rpartition("/")
+        named = {"Name": name} | ({"EventBusName": bus} if slash else {}) if rule else {}
+        if not named and "Name" not in document:
+            raise BadInput("the targets of which rule? Give NAME=FILE, or BUS/NAME=FILE")
+        return {"Rules": [{**document, **named}]}
+    if "Target" in document:
+        return {"Schedules": [document]}
+    raise BadInput(f"not a rule or schedule: {WAY_OUT}")

@@ -1,0 +1,95 @@
+"""What a storm prints: its figures under each policy, the policies' settings, and who waits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rehearsal.policies import OURS, PUBLISHED, SEED_IDEA
+from rehearsal.show import MARK, can_show, elapsed, figure, number, plot, table, width
+from rehearsal.storm import Storm
+
+# Titles, and keys of Storm.summary.
+JOBS = {
+    "launched": "launched",
+    "dead letters": "dead_letters",
+    "left alone": "left_alone",
+    "lost": "lost",
+    "duplicates": "duplicates",
+}
+CALLS = {
+    "RunTask calls": "runtask_calls",
+    "calls per job": "runtask_calls_per_job",
+    "throttled": "throttled_calls",
+    "p50 s": "seconds_to_launch_p50",
+    "p95 s": "seconds_to_launch_p95",
+}
+MOST_SAMPLES = 60
+
+
+def report(storms: Mapping[str, Storm], by_outage: Mapping[str, Mapping[str, int]]) -> str:
+    """The same storm under each policy.
+
+    `by_outage` says of each policy how many jobs were launched in other outages, if that was asked.
+    """
+    storm = next(iter(storms.values()))
+    jobs, outage = len(storm.jobs), storm.outage_ends - storm.start
+    results = {}
+    for name, played in storms.items():
+        figures = played.summary()
+        per_job = {"runtask_calls_per_job": figures["runtask_calls"] / jobs}
+        results[name] = figures | per_job | dict(by_outage.get(name, {}))
+    outages = dict.fromkeys(title for each in by_outage.values() for title in each)
+    fails = "fails" if jobs == 1 else "fail within a minute"
+    parts = [
+        f"{number(jobs, 'job')} {fails}; capacity is missing for {elapsed(outage)}.",
+        figures_of(results, JOBS | {f"in {title}": title for title in outages}),
+        *(
+            ["in 10m, in 40m, in 2h: launched, had capacity been missing for that long."]
+            if outages
+            else []
+        ),
+        figures_of(results, CALLS),
+        "p50, p95: from the return of capacity to the launch.",
+        settings_of(storms),
+        f"Jobs that wait, from the first failure to {elapsed(outage * 2)} after it:",
+        waiting_in(storms),
+    ]
+    return "\n\n".join(parts)
+
+
+def figures_of(results: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """A row for each policy."""
+    rows = [
+        (name, *(figure(figures[key]) for key in columns.values()))
+        for name, figures in results.items()
+    ]
+    return table(("", *columns), rows)
+
+
+def settings_of(storms: Mapping[str, Storm]) -> str:
+    """How often each policy tries after the failed call, when, and where that is from."""
+    settings = next(iter(storms.values())).settings
+    base, cap = (
+        int(wait.total_seconds()) for wait in (settings.backoff_base, settings.backoff_cap)
+    )
+    own = {
+        OURS: (
+            str(settings.max_attempts),
+            f"{base} s, doubled up to {cap} s",
+            "the stack's parameters",
+        ),
+        SEED_IDEA: ("no limit", "none", "what this project began with"),
+    }
+    theirs = {name: (str(p.attempts), p.shown, p.source) for name, p in PUBLISHED.items()}
+    rows = [(name, *(own | theirs)[name]) for name in storms]
+    return table(("", "attempts", "waits", "source"), rows, words=("waits", "source"))
+
+
+def waiting_in(storms: Mapping[str, Storm]) -> str:
+    """A plot of how many jobs wait: capacity is back in its middle."""
+    storm = next(iter(storms.values()))
+    names = max(map(len, storms)) + 2
+    samples = min(MOST_SAMPLES, (width() - names) // 2 * 2)
+    until = storm.start + (storm.outage_ends - storm.start) * 2
+    series = {name: played.waiting(samples, until) for name, played in storms.items()}
+    mark = MARK if can_show(MARK) else "^"
+    return f"{plot(series, len(storm.jobs))}\n{' ' * (names + samples // 2)}{mark} capacity is back"
