@@ -4,10 +4,12 @@ import copy
 import gzip
 import io
 import json
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from rehearsal import EVENT_NAMES, EVENTS, load_event
 from rehearsal.cli import main
+from rehearsal.records import BadInput, event_of, read_bytes
 
 FARGATE = "launched.fargate-capacity-rule"
 
@@ -22,13 +25,213 @@ FARGATE = "launched.fargate-capacity-rule"
 def run(*arguments: str, encoding: str = "utf-8", stdin: bytes = b"") -> tuple[int, str, str]:
     """Exit status, standard output and standard error of the command."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2)]
-    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+    held = io.TextIOWrapper(io.BytesIO(stdin))
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]), mock.patch("sys.stdin", held):
         try:
             status = main(arguments)
         except SystemExit as stopped:
             status = int(str(stopped.code))
-    out, error = (stream.buffer.getvalue().decode(encoding) for stream in streams)  # type: ignore[attr-defined]
+    out, error = (stream.buffer.getvalue().decode(encoding) for stream in streams)
     return status, out, error
+
+
+# What people hold.
+
+EVENT = load_event(FARGATE)
+RECORD = EVENT["detail"]
+SUCCESS = load_event("unmatched.success")["detail"]
+STOP_TASK = RECORD | {"eventName": "StopTask", "requestParameters": {"task": "1"}}
+
+
+def looked_up(*records: Any) -> dict[str, Any]:
+    """What `aws cloudtrail lookup-events` prints."""
+    return {
+        "Events": [
+            {
+                "EventId": record["eventID"],
+                "EventName": record["eventName"],
+                "EventTime": "2026-11-23T01:00:04+01:00",
+                "EventSource": record["eventSource"],
+                "Resources": [],
+                "CloudTrailEvent": json.dumps(record),
+            }
+            for record in records
+        ]
+    }
+
+
+def data(held: Any, encoding: str = "utf-8") -> bytes:
+    return json.dumps(held).encode(encoding)
+
+
+ONE = {
+    "an event": data(EVENT),
+    "a record": data(RECORD),
+    "lookup-events": data(looked_up(RECORD)),
+    "lookup-events --query Events[0]": data(looked_up(RECORD)["Events"][0]),
+    "lookup-events --query Events[0].CloudTrailEvent": data(json.dumps(RECORD)),
+    "lookup-events --query Events[].CloudTrailEvent": data([json.dumps(RECORD)]),
+    "a log file": data({"Records": [RECORD]}),
+    "a compressed log file": gzip.compress(data({"Records": [RECORD]})),
+    "a log file in two members": gzip.compress(b'{"Records": [')
+    + gzip.compress(data(RECORD) + b"]}"),
+    "arrays": data([[], [EVENT], {"Records": []}]),
+    "with a BOM": data(RECORD, "utf-8-sig"),
+    "PowerShell": data(RECORD, "utf-16"),
+    "UTF-16 without a BOM": data(RECORD, "utf-16-be"),
+}
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    """What the event comes to as it is."""
+    status, out, _ = run(str(EVENTS / f"{FARGATE}.json"), "--json")
+    assert status == 0
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("held", ONE.values(), ids=ONE.keys())
+def test_what_people_hold_is_rehearsed_as_the_event_itself(
+    held: bytes, plain: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "held"
+    file.write_bytes(held)
+    status, out, error = run(str(file), "--json")
+    assert (status, json.loads(out), error) == (0, plain, "")
+
+
+def test_a_record_gets_the_envelope_that_eventbridge_gives_it() -> None:
+    event = event_of(RECORD)
+    assert {k: v for k, v in event.items() if k != "id"} == {
+        k: v for k, v in EVENT.items() if k != "id"
+    }
+    assert event["id"] == RECORD["eventID"]
+
+
+def test_standard_input_is_taken(plain: Any) -> None:
+    status, out, _ = run("-", "--json", stdin=data(RECORD))
+    assert (status, json.loads(out)) == (0, plain)
+
+
+SEVERAL = {"Records": [RECORD, SUCCESS, STOP_TASK, load_event("left-alone.cli")["detail"]]}
+
+
+def test_each_failed_call_of_several_records_is_rehearsed_on_its_own(
+    plain: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "log.json.gz"
+    file.write_bytes(gzip.compress(data(SEVERAL)))
+    status, out, error = run(str(file), "--json")
+    result = json.loads(out)
+    first, second = result.pop("rehearsals")
+    assert (first, second["outcome"], error) == (plain, "LEFT_ALONE", "")
+    verdicts = {"LAUNCHED": 1, "LEFT_ALONE": 1}
+    assert (status, result) == (3, {"records": 4, "ignored": 2, "verdicts": verdicts})
+
+    _, out, _ = run(str(file))
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["LAUNCHED", "LEFT_ALONE"]
+    assert [line.split()[-1] for line in lines[:2]] == ["nightly-report", "backfill"]
+    assert lines[2:] == [
+        "",
+        "4 records: 2 failed RunTask calls, 2 ignored.",
+        "1 LAUNCHED, 1 LEFT_ALONE.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "worst"),
+    [
+        (["launched.pipes", "launched.sleeper"], 0),
+        (["launched.pipes", "left-alone.cli"], 3),
+        (["left-alone.cli", "exhausted.last-attempt"], 1),
+        (["exhausted.last-attempt", "bad"], 2),
+        (["unmatched.success", "unmatched.throttled"], 0),
+    ],
+)
+def test_the_exit_status_is_the_worst(names: list[str], worst: int, tmp_path: Path) -> None:
+    bad = RECORD | {"recipientAccountId": None}
+    records = [bad if name == "bad" else load_event(name)["detail"] for name in names]
+    file = tmp_path / "log.json"
+    file.write_bytes(data({"Records": records}))
+    status, out, _ = run(str(file), "--json")
+    assert status == worst
+    result = json.loads(out)
+    assert result["records"] == 2 == result["ignored"] + len(result["rehearsals"])
+    if worst == 2:
+        assert result["verdicts"] == {"EXHAUSTED": 1, "BAD_INPUT": 1}
+        assert "'recipientAccountId'" in result["rehearsals"][1]["problem"]
+
+
+OTHERS = {
+    "CloudTrail's record of 'StopTask' of 'ecs.amazonaws.com'": STOP_TASK,
+    "an event 'ECS Task State Change' of 'aws.ecs'": EVENT
+    | {"detail-type": "ECS Task State Change"},
+    "which holds the failed call in detail.requestPayload": {
+        "detail-type": "Lambda Function Invocation Result - Success",
+        "detail": {"requestPayload": EVENT},
+    },
+    "RunTask's answer, without the call": {"tasks": [], "failures": [{"reason": "x"}]},
+    "not an event: its keys are 'Type', 'Message'": {"Type": "Notification", "Message": "x"},
+    "not an event: its keys are none": {},
+    "not an event: 7": [7],
+    "'account' is '12', not the 12 digits": EVENT | {"account": "12"},
+    "'region' is missing": {k: v for k, v in EVENT.items() if k != "region"},
+    "without 'awsRegion'": {k: v for k, v in RECORD.items() if k != "awsRegion"},
+    "'region' is 'mars-east-1', which is no Region of AWS": EVENT | {"region": "mars-east-1"},
+    "'time' is no time": EVENT | {"time": "soon"},
+    "'time' is not between 2000 and 2100": EVENT | {"time": "0001-01-01T00:00:00Z"},
+    "holds no event and no record": {"Records": []},
+    "not JSON": json.dumps(EVENT)[:-1],
+}
+
+
+@pytest.mark.parametrize(("sentence", "held"), OTHERS.items(), ids=OTHERS.keys())
+def test_other_things_are_refused_with_a_sentence_that_says_what_they_are(
+    sentence: str, held: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "other.json"
+    file.write_bytes(data(held))
+    status, out, error = run(str(file))
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert error.startswith(f"rehearse: {file}: ")
+    assert sentence in error
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"{]", "not JSON"),
+        (b"\xff\xfe\xff", "not JSON"),
+        (b"[" * 99999, "not JSON"),
+        (b'{"detail": NaN}', "NaN is no number"),
+        (gzip.compress(data(EVENT))[:-9], "compressed data is damaged"),
+        (b"\x1f\x8bnot gzip", "compressed data is damaged"),
+        (b" " * (64 * 2**20 + 1), "more than 64 MB"),
+        (gzip.compress(b" " * (64 * 2**20 + 1)), "more than 64 MB"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_unreadable_files_are_refused(content: bytes, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "unreadable"
+    file.write_bytes(content)
+    status, _, error = run(str(file))
+    assert (status, error.count("\n")) == (2, 1)
+    assert sentence in error
+
+
+def test_no_more_than_the_limit_is_ever_decompressed(tmp_path: Path) -> None:
+    """A gigabyte in a megabyte: the time to decompress it all would be seconds, the memory all."""
+    file = tmp_path / "bomb.gz"
+    file.write_bytes(gzip.compress(bytes(2**20)) * 1024)
+    tracemalloc.start()
+    with pytest.raises(BadInput, match="more than 64 MB"):
+        read_bytes(file)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 200 * 2**20
 
 
 # Never a traceback.
@@ -39,8 +242,12 @@ JUNK = st.one_of(
     st.sampled_from([0, 1, 2, -1, 11, 10**9, 10**30, 0.5, 1e300]),
     st.sampled_from(["", "x", "1", "\ud800", "\x1b[2J\n", "*", "HIDDEN_DUE_TO_SECURITY_REASONS"]),
     st.sampled_from(["FARGATE", "EC2", "EXTERNAL", "us-gov-west-1", "cn-north-1", "mars-east-1"]),
-    st.sampled_from(["eusc-de-east-1", "eu-south-9", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"]),
-    st.sampled_from(["arn:aws:ecs:eu-west-1:123456789012:task-definition/x:y", "x/y:z:1", ":", "/"]),
+    st.sampled_from(
+        ["eusc-de-east-1", "eu-south-9", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"]
+    ),
+    st.sampled_from(
+        ["arn:aws:ecs:eu-west-1:123456789012:task-definition/x:y", "x/y:z:1", ":", "/"]
+    ),
     st.text(max_size=40),
     st.sampled_from([[], {}, [None], [[]], [{}], {"key": "value"}, [1, "x", {}]]),
 )

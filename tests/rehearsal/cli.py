@@ -76,20 +76,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Names and reasons of anybody's calls are shown: no terminal takes all characters.
     for stream in (sys.stdout, sys.stderr):
         getattr(stream, "reconfigure", dict)(errors="backslashreplace")
-    from rehearsal import desk
-
     try:
+        from rehearsal import desk
+
         status = desk.rehearse(options)
         sys.stdout.flush()
         return status
-    except BadInput as problem:
-        problem_line = " ".join(str(problem).split())
-    except BrokenPipeError:  # `rehearse … | head`
+    except BadInput as bad:
+        problem = str(bad)
+    except OSError as error:  # of what is printed: reading raises BadInput
+        # Python would try once more to write what is left, when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):  # `rehearse … | head`
+            return 2
+        problem = f"standard output: {error.strerror}"
     except KeyboardInterrupt:
-        problem_line = "interrupted"
-    print(f"rehearse: {problem_line}", file=sys.stderr)
+        problem = "interrupted"
+    print(f"rehearse: {' '.join(problem.split())}", file=sys.stderr)
     return 2
 
 
@@ -111,8 +114,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="rehearse",
         description=(
-            "Play a failed RunTask call through template.yaml's rule, the real function and an ECS "
-            "with scarce capacity, in virtual time. Nothing leaves this machine."
+            "Play a failed RunTask call through template.yaml's rule, the real function and an\n"
+            "ECS with scarce capacity, in virtual time. Nothing leaves this machine."
         ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -139,7 +142,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--policy",
         choices=(*POLICIES, "all"),
-        help=f"with --storm: whose retries it is played with (default: {POLICIES[0]})",
+        metavar="POLICY",
+        help=(
+            f"with --storm: whose retries it is played with: {', '.join(POLICIES)}, or all "
+            f"(default: {POLICIES[0]})"
+        ),
     )
     parser.add_argument(
         "--failures",

@@ -108,11 +108,11 @@ def several(
         whole = {"records": len(held), "ignored": ignored, "verdicts": verdicts}
         print(json.dumps(whole | {"rehearsals": results}, indent=2))
     else:
-        sentence = (
-            f"{number(len(held), 'record')}: {number(len(results), 'failed RunTask call')}, "
-            f"{ignored:,} ignored"
-        )
-        print(f"\n{sentence}. {counted(verdicts)}" if results else f"{sentence}.")
+        calls = number(len(results), "failed RunTask call")
+        print("\n" * bool(results), end="")
+        print(line("", f"{number(len(held), 'record')}: {calls}, {ignored:,} ignored."))
+        if results:
+            print(line("", f"{counted(verdicts)}."))
     return min((status_of(name) for name in verdicts), key=STATUSES.index, default=0)
 
 

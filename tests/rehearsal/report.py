@@ -4,20 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from rehearsal.policies import OURS, PUBLISHED, SEED_IDEA
-from rehearsal.show import MARK, can_show, elapsed, figure, number, plot, table, width
+from rehearsal.show import MARK, can_show, elapsed, figure, line, number, plot, table, width
 from rehearsal.storm import Storm
 
 # Titles, and keys of Storm.summary.
 JOBS = {
     "launched": "launched",
-    "dead letters": "dead_letters",
-    "left alone": "left_alone",
+    "dead\nletters": "dead_letters",
+    "left\nalone": "left_alone",
     "lost": "lost",
     "duplicates": "duplicates",
 }
 CALLS = {
-    "RunTask calls": "runtask_calls",
-    "calls per job": "runtask_calls_per_job",
+    "RunTask\ncalls": "runtask_calls",
+    "calls\nper job": "runtask_calls_per_job",
     "throttled": "throttled_calls",
     "p50 s": "seconds_to_launch_p50",
     "p95 s": "seconds_to_launch_p95",
@@ -40,19 +40,17 @@ def report(storms: Mapping[str, Storm], by_outage: Mapping[str, Mapping[str, int
     outages = dict.fromkeys(title for each in by_outage.values() for title in each)
     fails = "fails" if jobs == 1 else "fail within a minute"
     parts = [
-        f"{number(jobs, 'job')} {fails}; capacity is missing for {elapsed(outage)}.",
-        figures_of(results, JOBS | {f"in {title}": title for title in outages}),
-        *(
-            ["in 10m, in 40m, in 2h: launched, had capacity been missing for that long."]
-            if outages
-            else []
-        ),
+        line("", f"{number(jobs, 'job')} {fails}; capacity is missing for {elapsed(outage)}."),
+        figures_of(results, JOBS | {title: title for title in outages}),
+        line("", f"{', '.join(outages)}: launched, had capacity been missing for that long."),
         figures_of(results, CALLS),
-        "p50, p95: from the return of capacity to the launch.",
+        line("", "p50, p95: from the return of capacity to the launch."),
         settings_of(storms),
-        f"Jobs that wait, from the first failure to {elapsed(outage * 2)} after it:",
+        line("", f"Jobs that wait, from the first failure to {elapsed(outage * 2)} after it:"),
         waiting_in(storms),
     ]
+    if not outages:
+        del parts[2]
     return "\n\n".join(parts)
 
 

@@ -13,12 +13,12 @@ from rich.table import Table
 BARS = " ▁▂▃▄▅▆▇█"
 ASCII_BARS = " .:-=+*#@"
 MARK = "▲"
-LEAST_WIDTH = 40
+USUAL_WIDTH, LEAST_WIDTH, LEAST_TEXT = 100, 40, 20
 
 
 def width() -> int:
     """The terminal's columns, or those that COLUMNS says; 100 where there is no terminal."""
-    return max(LEAST_WIDTH, shutil.get_terminal_size((100, 24)).columns)
+    return max(LEAST_WIDTH, shutil.get_terminal_size((USUAL_WIDTH, 24)).columns)
 
 
 def number(count: int, singular: str, plural: str = "") -> str:
@@ -38,25 +38,30 @@ def line(before: str, text: str) -> str:
     A caller's own words are among it: what steers a terminal is shown, and not sent to it.
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    columns, below = width(), " " * len(before)
+    if columns - len(before) < LEAST_TEXT:  # a narrow terminal: all of the text stands below
+        return "\n".join(
+            (
+                before.rstrip(),
+                textwrap.fill(shown, columns, initial_indent="    ", subsequent_indent="    "),
+            )
+        )
     return textwrap.fill(
-        shown,
-        width(),
-        initial_indent=before,
-        subsequent_indent=" " * len(before),
-        break_on_hyphens=False,
+        shown, columns, initial_indent=before, subsequent_indent=below, break_on_hyphens=False
     )
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[str] = ()) -> str:
-    """Columns of numbers behind a first one of names; those in `words` are text as well."""
-    columns = Table(box=None, pad_edge=False, header_style="")
-    for n, title in enumerate(titles):
-        is_text = n == 0 or title in words
+    """Columns of figures behind a first one of names; those whose titles are in `words` are text.
+
+    In a narrow terminal, text takes more lines.
+    """
+    is_narrow = width() < USUAL_WIDTH
+    columns = Table(box=None, pad_edge=False, header_style="", collapse_padding=is_narrow)
+    for title in titles:
+        is_text = title in words
         columns.add_column(
-            title,
-            justify="left" if is_text else "right",
-            no_wrap=title not in words,
-            overflow="fold",
+            title, justify="left" if is_text or not title else "right", no_wrap=not is_text
         )
     for row in rows:
         columns.add_row(*row)
