@@ -4,6 +4,9 @@ import copy
 import gzip
 import io
 import json
+import re
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -11,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import boto3
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rehearsal import EVENT_NAMES, EVENTS, load_event
+from rehearsal import EVENT_NAMES, EVENTS, load_definitions, load_event
 from rehearsal.cli import main
 from rehearsal.records import BadInput, event_of, read_bytes
 
@@ -232,6 +236,207 @@ def test_no_more_than_the_limit_is_ever_decompressed(tmp_path: Path) -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 200 * 2**20
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--failures", "0"), "argument --failures: '0' is not a whole number from 1 to 999999"),
+        (("--outage", "soon"), "argument --outage: 'soon' is not a time like 90s, 25m or 1h15m"),
+        (("--outage", ""), "argument --outage: '' is not a time like 90s, 25m or 1h15m"),
+        (("--parameter", "MaxAttempts"), "argument --parameter: 'MaxAttempts' is not NAME=VALUE"),
+        (("--parameter", "MaxAttempts=0"), "MaxAttempts is '0', not a number from 1 to 100"),
+        (("--parameter", "Max=1"), "Max is none of MaxAttempts, "),
+        (("--colour",), "unrecognized arguments: --colour"),
+        (("--policy", "dagster"), "--policy goes with --storm only"),
+        (("--storm", "3", "--policy", "x"), "argument --policy: invalid choice: 'x'"),
+        (("--storm", "3", "--then-replay"), "--then-replay does not go with --storm"),
+        (("--storm", "3", "--duplicates"), "--duplicates does not go with --storm"),
+        (("--storm", "3", "--failures", "2"), "--failures does not go with --storm"),
+        (("--storm", "3", "--show-request"), "--show-request does not go with --storm"),
+        (("--then-replay", "--failures", "2"), "--then-replay: no job was lost"),
+    ],
+)
+def test_bad_options_are_refused_by_name(arguments: tuple[str, ...], said: str) -> None:
+    status, out, error = run(*arguments)
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert error.startswith(f"rehearse: {said}")
+
+
+@pytest.mark.parametrize("option", ["--then-replay", "--storm=3"])
+def test_some_options_take_one_failed_call(option: str, tmp_path: Path) -> None:
+    file = tmp_path / "log.json"
+    file.write_bytes(data(SEVERAL))
+    status, _, error = run(str(file), option)
+    assert status == 2
+    name = option.partition("=")[0]
+    assert error == f"rehearse: {file}: {name} takes one failed call, and this holds 4 records\n"
+
+
+def test_help_takes_no_time() -> None:
+    """What takes seconds to import is imported by the rehearsal alone."""
+    script = "import sys; sys.argv = ['rehearse', '--help']\nfrom rehearsal.cli import main\n"
+    script += "try: main()\nexcept SystemExit: print(*sys.modules)"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    shown, _, modules = done.stdout.rstrip().rpartition("\n")
+    slow = {"boto3", "botocore", "moto", "ministack", "rich", "time_machine", "samtranslator"}
+    assert not slow & set(modules.split())
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "exit status:" in shown
+
+
+# It reads well.
+
+
+@pytest.mark.parametrize("columns", ["", "77", "160"])
+def test_nothing_is_wider_than_the_terminal(
+    columns: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    file = tmp_path / "log.json"
+    file.write_bytes(data(SEVERAL))
+    timelines = [(str(EVENTS / f"{name}.json"),) for name in EVENT_NAMES[::8]]
+    for arguments in (*timelines, (str(file),), ("--storm", "2", "--policy", "all")):
+        _, out, _ = run(*arguments)
+        # ARNs and commands stay whole, to be copied.
+        shown = re.split("\n  arn:|\nThe message to the topic", out)[0]
+        assert max(map(len, shown.splitlines())) <= int(columns or 100)
+
+
+def test_what_would_steer_a_terminal_is_shown_and_not_sent(tmp_path: Path) -> None:
+    event = load_event(FARGATE)
+    reason = "\x1b]0;owned\x07 \u202e"
+    event["detail"]["responseElements"]["failures"] = [{"reason": reason}]
+    file = tmp_path / "event.json"
+    file.write_bytes(data(event))
+    _, out, _ = run(str(file))
+    assert r"\x1b]0;owned\x07 \u202e" in " ".join(out.split())
+    assert out.isascii()
+
+
+def test_one_is_not_many() -> None:
+    _, out, _ = run(str(EVENTS / "left-alone.cli.json"))
+    assert out.endswith("\nLEFT_ALONE after 0:01:30: 1 RunTask call, 0 tasks run\n")
+    _, out, _ = run(str(EVENTS / f"{FARGATE}.json"), "--parameter", "MaxAttempts=1")
+    assert "The budget of 1 attempt is used up." in out
+    assert "2 RunTask calls, 0 tasks run" in out
+    _, out, _ = run("--storm", "1", "--outage", "1m")
+    assert out.startswith("1 job fails; capacity is missing for 0:01:00.\n")
+
+
+def test_a_terminal_that_knows_no_blocks_gets_other_bars() -> None:
+    _, out, _ = run("--storm", "2", encoding="ascii")
+    assert "@@@@" in out
+    assert "^ capacity is back" in out
+
+
+@pytest.mark.parametrize("shell", ["| true", "> /dev/full"])
+def test_output_that_nobody_takes_is_no_traceback(shell: str) -> None:
+    command = f"{sys.executable} -c 'from rehearsal.cli import main; raise SystemExit(main())'"
+    script = f"set -o pipefail; {command} - {shell}"
+    done = subprocess.run(  # noqa: S603
+        ["bash", "-c", script],  # noqa: S607
+        input=data(load_event("left-alone.cli")),
+        capture_output=True,
+        check=False,
+    )
+    said = b"rehearse: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said if "full" in shell else b"")
+
+
+# Definitions.
+
+RULE = "launched.hidden-environment-rule"
+SCHEDULE = "launched.hidden-environment-schedule"
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> dict[str, Path]:
+    """What the AWS CLI prints of a rule's targets and of a schedule, and other files."""
+    (rule,) = load_definitions(RULE)["Rules"]
+    (schedule,) = load_definitions(SCHEDULE)["Schedules"]
+    dates = {
+        "CreationDate": "2026-01-01T01:00:00.123000+01:00",
+        "LastModificationDate": "2026-11-22T01:00:00.123000+01:00",
+    }
+    contents = {
+        "targets": {"Targets": rule["Targets"]},
+        "schedule": schedule | dates | {"Arn": "arn:aws:scheduler:eu-west-1:123456789012:x"},
+        "version 1": schedule | {"CreationDate": 1767225600.123},
+        "changed since": schedule | dates | {"LastModificationDate": "2026-11-23T01:00:05+01:00"},
+        "made since": schedule | {"CreationDate": "2026-11-23T00:00:05Z"},
+        "no date": schedule | {"CreationDate": "soon"},
+        "of AWS's youth": schedule | {"CreationDate": 0},
+        "schedule of nothing": {k: v for k, v in schedule.items() if k != "Name"},
+        "twice": {"Schedules": [schedule, schedule]},
+        "other": {"Name": "x"},
+        "list": [schedule],
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(data(content, "utf-16"))
+    return {name: tmp_path / name for name in contents}
+
+
+def with_definitions(event: str, *given: str) -> tuple[int, str, str]:
+    options = [word for text in given for word in ("--definitions", text)]
+    status, out, error = run(str(EVENTS / f"{event}.json"), *options)
+    return status, " ".join(out.split()), error
+
+
+def test_definitions_are_taken_as_the_aws_cli_prints_them(exported: dict[str, Path]) -> None:
+    name = load_definitions(RULE)["Rules"][0]["Name"]
+    targets = f"{name}={exported['targets']}"
+    assert with_definitions(RULE, targets)[0] == 0
+    assert with_definitions(RULE, f"other={exported['targets']}")[0] == 1
+    assert with_definitions(SCHEDULE, str(exported["schedule"]))[0] == 0
+    assert with_definitions(SCHEDULE, str(exported["version 1"]))[0] == 0
+    for event in (RULE, SCHEDULE):
+        assert with_definitions(event, targets, str(exported["schedule"]))[0] == 0
+    status, out, _ = with_definitions(RULE, f"jobs/{targets}")
+    assert status == 0
+    assert f"Environment recovered from the rule {name} on the bus jobs: " in out
+
+
+@pytest.mark.parametrize("name", ["changed since", "made since"])
+def test_a_schedule_that_was_changed_since_the_call_proves_nothing(
+    name: str, exported: dict[str, Path]
+) -> None:
+    status, out, _ = with_definitions(SCHEDULE, str(exported[name]))
+    assert status == 1
+    assert "NOT_REPLAYABLE" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("targets", "the targets of which rule? Give NAME=FILE, or BUS/NAME=FILE"),
+        ("no date", "Schedules[0].CreationDate is no date"),
+        ("of AWS's youth", "Schedules[0].CreationDate is not between 2000 and 2100"),
+        ("schedule of nothing", "Schedules[0].Name is missing"),
+        ("other", "not a rule or schedule: give what `aws scheduler get-schedule` prints"),
+        ("list", "not a rule or schedule: give what `aws scheduler get-schedule` prints"),
+    ],
+)
+def test_other_definitions_are_refused(name: str, said: str, exported: dict[str, Path]) -> None:
+    status, _, error = with_definitions(SCHEDULE, str(exported[name]))
+    assert (status, error.count("\n")) == (2, 1)
+    assert error.startswith(f"rehearse: {exported[name]}: {said}")
+
+
+def test_what_cannot_be_made_is_refused_and_leaves_no_mock_behind(
+    exported: dict[str, Path],
+) -> None:
+    status, _, error = with_definitions(SCHEDULE, str(exported["twice"]))
+    assert (status, error.count("\n")) == (2, 1)
+    assert error.startswith("rehearse: definitions: Schedules[1] is refused: ")
+    assert boto3.DEFAULT_SESSION is None
+    assert with_definitions(SCHEDULE, str(exported["schedule"]))[0] == 0
 
 
 # Never a traceback.

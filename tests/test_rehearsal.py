@@ -2,7 +2,6 @@
 
 import json
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -33,6 +32,8 @@ def test_a_job_fails_three_times_and_is_then_launched(capsys: pytest.CaptureFixt
     assert (status, result) == (
         0,
         {
+            "event": "228595a9-a5a3-55d8-85a0-ba4e14b36f4c",
+            "job": "nightly-report",
             "outcome": "LAUNCHED",
             "runtask_calls": 4,
             "attempts": 3,
@@ -115,54 +116,6 @@ def test_the_exact_request_can_be_seen(capsys: pytest.CaptureFixture[str]) -> No
     }
     main([FARGATE, "--show-request"])
     assert json.loads(capsys.readouterr().out.partition("received it:\n")[2]) == sent
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "No such file or directory"),
-        ("# README", "not JSON"),
-        ("[]", "not an EventBridge event, 'detail' is missing"),
-        ("{}", "not an EventBridge event, 'detail' is missing"),
-        ('{"detail": 1}', "not an EventBridge event, 'detail' is missing"),
-        ("\xff", "not JSON"),
-        ("[" * 99999, "not JSON"),
-    ],
-)
-def test_bad_input_gets_one_clear_line(
-    content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "event.json"
-    if content is not None:
-        file.write_text(content, "latin-1")
-    assert main([str(file)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"rehearse: {file}: ")
-    assert message in error
-    assert error.count("\n") == 1
-
-
-def test_an_event_without_a_time_is_no_event(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "event.json"
-    event = load_event("launched.fargate-capacity-rule") | {"time": "soon"}
-    file.write_text(json.dumps(event))
-    assert main([str(file)]) == 2
-    assert "'time' is no time" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "option",
-    [("--failures", "0"), ("--outage", "soon"), ("--outage", ""), ("--parameter", "MaxAttempts")],
-)
-def test_bad_options_are_refused(
-    option: tuple[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([FARGATE, *option])
-    assert stopped.value.code == 2
-    assert option[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from conftest import NOW
-from rehearsal import load_event
+from rehearsal import EVENT_NAMES, EVENTS, load_event
 from rehearsal.cli import main
-from rehearsal.policies import POLICIES, PUBLISHED
+from rehearsal.policies import LEFT_ALONE, POLICIES, PUBLISHED
 from rehearsal.storm import Bucket, Storm
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -110,6 +110,111 @@ def test_the_table_shows_all_policies_and_json_all_figures(
     shown = capsys.readouterr().out
     assert all(f"\n{policy} " in shown for policy in POLICIES)
     assert "▲ capacity is back" in shown
+
+
+SMALL = ("--storm", "3", "--outage", "4m", "--json")
+
+
+def both_ways(
+    capsys: pytest.CaptureFixture[str], event: str, *options: str
+) -> list[tuple[int, dict[str, int]]]:
+    """Exit status, and how many calls came to what: alone, and in a storm of three."""
+    file = str(EVENTS / f"{event}.json")
+    alone = main([file, "--outage", "4m", "--json", *options])
+    outcome = json.loads(capsys.readouterr().out)["outcome"]
+    storm = main([file, *SMALL, *options])
+    figures = json.loads(capsys.readouterr().out)["retry-run-task"]
+    kinds = ("launched", "dead_letters", "left_alone")
+    assert sum(figures[kind] for kind in kinds) == figures["jobs"] == 3
+    kind = "launched" if outcome == "LAUNCHED" else "dead_letters"
+    assert figures["left_alone" if outcome in LEFT_ALONE else kind] == 3
+    return [(alone, {outcome: 3}), (storm, figures["outcomes"])]
+
+
+@pytest.mark.parametrize("name", EVENT_NAMES)
+def test_a_storm_comes_to_what_the_event_comes_to_alone(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone, storm = both_ways(capsys, name)
+    assert alone == storm
+
+
+HIDDEN = "launched.hidden-environment-rule"
+PARTIAL = "left-alone.partial-placement"
+
+
+@pytest.mark.parametrize(
+    ("event", "parameter", "outcome"),
+    [
+        (FARGATE, "RuleState=DISABLED", "UNMATCHED"),
+        (FARGATE, "ClusterArns=arn:aws:ecs:eu-west-1:123456789012:cluster/other", "LEFT_ALONE"),
+        (
+            FARGATE,
+            "TaskDefinitionArns=arn:aws:ecs:eu-west-1:123456789012:task-definition/x:*",
+            "LEFT_ALONE",
+        ),
+        (FARGATE, "MaxAttempts=1", "EXHAUSTED"),
+        (FARGATE, "MaxAgeMinutes=2", "EXPIRED"),
+        (FARGATE, "BackoffBaseSeconds=3600", "LAUNCHED"),
+        (HIDDEN, "RecoverHiddenEnvironment=false", "NOT_REPLAYABLE"),
+        (PARTIAL, "RetryPartialFailures=true", "LAUNCHED"),
+        ("left-alone.cli", "Callers=ALL", "LAUNCHED"),
+        ("launched.lambda-function", "Callers=SCHEDULED", "LEFT_ALONE"),
+    ],
+)
+def test_a_parameter_counts_in_a_storm_as_it_does_alone(
+    event: str, parameter: str, outcome: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone, storm = both_ways(capsys, event, "--parameter", parameter)
+    assert alone == storm
+    assert storm[1] == {outcome: 3}
+
+
+def test_reasons_and_definitions_count_in_a_storm_as_they_do_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    alone, storm = both_ways(capsys, FARGATE, "--reason", "ATTRIBUTE")
+    assert alone == storm == (1, {"NOT_RETRYABLE": 3})
+    theirs = str(EVENTS / "definitions" / f"{HIDDEN}.json")
+    hides = "not-replayable.hidden-environment"
+    alone, storm = both_ways(capsys, hides, "--definitions", theirs)
+    assert alone == storm == (0, {"LAUNCHED": 3})
+
+
+def test_the_seed_idea_loses_what_cannot_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(EVENTS / f"{HIDDEN}.json")
+    assert main([file, *SMALL, "--policy", "seed-idea"]) == 1
+    assert json.loads(capsys.readouterr().out)["seed-idea"]["lost"] == 3
+
+
+def test_jobs_that_their_caller_has_launched_never_waited(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([str(EVENTS / "unmatched.success.json"), *SMALL]) == 0
+    figures = json.loads(capsys.readouterr().out)["retry-run-task"]
+    assert (figures["launched"], figures["runtask_calls"]) == (3, 3)
+    assert figures["seconds_to_launch_p50"] is None
+
+
+def test_each_job_of_a_storm_is_a_chain_of_its_own() -> None:
+    for name in ("launched.second-attempt", "launched.fargate-capacity-sdk-client-token"):
+        outage = timedelta(minutes=4)
+        played = Storm(load_event(name), Stack(), 50, outage, "retry-run-task").run()
+        assert played.summary()["launched"] == 50
+        assert len(played.tokens) > 50
+
+
+def test_the_settings_of_the_other_policies_stand_under_the_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["--storm", "2", "--outage", "0s", "--policy", "all", "--parameter", "MaxAttempts=7"])
+    shown = capsys.readouterr().out
+    settings = [line.split() for line in shown.partition("source\n")[2].splitlines()[:7]]
+    assert [row[0] for row in settings] == list(POLICIES)
+    assert [row[1] for row in settings] == ["7", "no", "3", "5", "2", "2", "3"]
+    for published in PUBLISHED.values():
+        assert f"  {published.shown}  " in shown
+        assert f"  {published.source}\n" in shown
 
 
 def test_a_storm_that_ends_well_exits_well(capsys: pytest.CaptureFixture[str]) -> None:

@@ -281,7 +281,8 @@ def _end(
         return Stop(chain, Outcome.NOT_RETRYABLE, "A retry does not help against the reasons.")
     unknown = "" if progress.first_use is None else f" {MAY_RUN}"
     if chain.made >= chain.end:
-        detail = f"The budget of {chain.end} attempts is used up.{unknown}"
+        attempts = "1 attempt" if chain.end == 1 else f"{chain.end} attempts"
+        detail = f"The budget of {attempts} is used up.{unknown}"
         return Stop(chain, Outcome.EXHAUSTED, detail)
     if progress.first_use is not None and due - progress.first_use > TOKEN_LIFE:
         detail = (

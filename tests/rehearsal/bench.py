@@ -77,6 +77,7 @@ def measure_all(runs: int, variables: dict[str, str]) -> dict[str, list[dict[str
                 "AWS_ENDPOINT_URL": url,
                 "AWS_ACCESS_KEY_ID": "none",
                 "AWS_SECRET_ACCESS_KEY": "none",
+                "HOME": os.devnull,  # has no ~/.aws/models
             }
         )
         for name in (*HANDLERS, *(name for _ in range(runs) for name in HANDLERS)):
@@ -112,7 +113,9 @@ def medians(results: list[dict[str, float]]) -> dict[str, float]:
 
 def show(runs: dict[str, list[dict[str, float]]], result: dict[str, Any]) -> None:
     """A table, and a plot of each process's init: one column a run, in the order of the runs."""
-    print(f"Medians of {result['runs']} processes each:\n")
+    from rehearsal.show import number
+
+    print(f"Medians of {number(result['runs'], 'process', 'processes')} each:\n")
     print(f"{'':10}{'init ms':>10}{'warm ms':>10}{'memory MB':>11}")
     for name, values in result["medians"].items():
         row = f"{values['init_ms']:>10.1f}{values['warm_ms']:>10.2f}{values['memory_mb']:>11.1f}"

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest import mock
 
-import boto3
 from botocore.exceptions import ReadTimeoutError
 from moto.core.responses import ActionResult
-from moto.ec2.utils import generate_instance_identity_document
+from moto.ec2.models import EC2Backend
 from moto.ecs.exceptions import ECSException
 from moto.ecs.models import Task, ecs_backends
 from moto.ecs.responses import EC2ContainerServiceResponse
@@ -195,12 +195,15 @@ class ScarceEcs:
             backend.task_definitions[family] = {definition.revision: definition}
 
     def _add_instance(self, cluster: str) -> None:
-        ec2 = boto3.resource("ec2", region_name=self.region)
-        (instance,) = ec2.create_instances(ImageId="ami-12345678", MinCount=1, MaxCount=1)
-        boto3.client("ecs", region_name=self.region).register_container_instance(
-            cluster=cluster,
-            instanceIdentityDocument=json.dumps(generate_instance_identity_document(instance)),
+        """A container instance: moto asks for the EC2 instance, which not every Region can have."""
+        instance = SimpleNamespace(
+            image_id="ami-12345678",
+            availability_zone=f"{self.region}a",
+            instance_type="m5.large",
+            platform=None,
         )
+        with mock.patch.object(EC2Backend, "get_instance", return_value=instance):
+            ecs_backends[self.account][self.region].register_container_instance(cluster, "i-1")
 
 
 def family_of(parameters: Mapping[str, Any]) -> str:

@@ -48,8 +48,8 @@ LAMBDA_RETRIES = (timedelta(minutes=1), timedelta(minutes=2))
 MILLISECOND = timedelta(milliseconds=1)
 # What Scheduler replaces in the input of a target (Scheduler user guide, "Context attributes").
 CONTEXT_ATTRIBUTE = re.compile(r"<aws\.scheduler\.[a-z-]+>")
-# What the function, and moto behind it, ask of AWS: botocore's names of services, and the hosts'.
-SERVICES = {"EC2": "ec2", "ECS": "ecs", "EVENTBRIDGE": "events", "SCHEDULER": "scheduler"}
+# The services that the function asks: botocore's names, and the hosts'.
+SERVICES = {"ECS": "ecs", "EVENTBRIDGE": "events", "SCHEDULER": "scheduler"}
 CLIENTS = (function.ecs_client, function.events_client, function.scheduler_client)
 
 
@@ -132,15 +132,13 @@ class World:
     def _set_up(self) -> None:
         enter = self._exit.enter_context
         no_one = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-        # moto reads some thousand images for its first instance, which takes it five seconds.
-        quick = {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}
         # New Regions too. moto knows no other addresses than these, be the partition what it may.
         here = {"MOTO_ACCOUNT_ID": self.stack.account, "MOTO_ALLOW_NONEXISTENT_REGION": "true"}
         there = {
             f"AWS_ENDPOINT_URL_{service}": f"https://{name}.{self.stack.region}.amazonaws.com"
             for service, name in SERVICES.items()
         }
-        enter(mock.patch.dict(os.environ, no_one | quick | here | there))
+        enter(mock.patch.dict(os.environ, no_one | here | there))
         enter(mock.patch.object(boto3, "DEFAULT_SESSION", None))
         os.environ.update(self.stack.environment)
         self._clock = enter(time_machine.travel(self.now, tick=False))
