@@ -20,9 +20,8 @@ from rehearsal import EVENTS, ROOT
 from rehearsal.cli import main
 from rehearsal.template import Stack
 from rehearsal.world import World
+from test_uncached import BENCH, REHEARSE
 
-REHEARSE = "from rehearsal.cli import main; raise SystemExit(main())"
-BENCH = "from rehearsal.bench import main; raise SystemExit(main())"
 # An audit hook writes down where the process connects to, and what names it looks up.
 WATCHER = """
 import sys

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import DUE_NOW, NOW
-from rehearsal import EVENT_NAMES, ROOT, load_event
+from rehearsal import EVENT_NAMES, ROOT, load_definitions, load_event
 from rehearsal.cli import main
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -106,12 +106,19 @@ def test_the_second_command_runs_the_tests() -> None:
     assert "pip install uv && uv run pytest\n" in blocks("sh")
 
 
-def test_the_shown_options_work(capsys: pytest.CaptureFixture[str]) -> None:
-    options = re.findall(r"\(`(--[a-z-]+(?: [^`]+)?)`\)", README)
-    assert len(options) >= 6
-    given = str(ROOT / "events/definitions/launched.hidden-environment-rule.json")
+def test_the_shown_options_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rule,) = load_definitions("launched.hidden-environment-rule")["Rules"]
+    (schedule,) = load_definitions("launched.hidden-environment-schedule")["Schedules"]
+    (tmp_path / "targets.json").write_text(json.dumps({"Targets": rule["Targets"]}))
+    (tmp_path / "schedule.json").write_text(json.dumps(schedule))
+    monkeypatch.chdir(tmp_path)
+    section = README.partition("\n## See it on your desk\n")[2].partition("\n## ")[0]
+    options = re.findall(r"`(--[a-z-]+(?: [^`]+)?)`", section)
+    assert len(options) >= 10
     for option in options:
-        assert main([str(ROOT / FARGATE), *shlex.split(option.replace("FILE", given))]) == 0
+        assert main([str(ROOT / FARGATE), *shlex.split(option)]) == 0
     assert capsys.readouterr().err == ""
 
 

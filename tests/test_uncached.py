@@ -10,9 +10,11 @@ import pytest
 
 from rehearsal import ROOT
 
+REHEARSE = "from rehearsal.cli import main; raise SystemExit(main())"
+BENCH = "from rehearsal.bench import main; raise SystemExit(main())"
 DESK = {
-    "uv run rehearse": ["-m", "rehearsal.cli", "events/launched.fargate-capacity-rule.json"],
-    "uv run bench": ["-m", "rehearsal.bench", "--runs", "1", "--jobs", "1"],
+    "uv run rehearse": ["-c", REHEARSE, "events/launched.fargate-capacity-rule.json"],
+    "uv run bench": ["-c", BENCH, "--runs", "1", "--jobs", "1"],
     "uv run pytest": ["-m", "pytest", "tests/test_backoff.py", "tests/test_handler.py"],
     "coverage run": ["-m", "coverage", "run", "-m", "pytest", "tests/test_backoff.py"],
 }
