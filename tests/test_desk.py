@@ -24,6 +24,7 @@ from rehearsal.cli import main
 from rehearsal.records import BadInput, event_of, read_bytes
 
 FARGATE = "launched.fargate-capacity-rule"
+DEFINITIONS = EVENTS / "definitions"
 
 
 def run(*arguments: str, encoding: str = "utf-8", stdin: bytes = b"") -> tuple[int, str, str]:
@@ -470,11 +471,11 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @st.composite
-def mangled(draw: st.DrawFn) -> Any:
-    """An event file with some of its members replaced, renamed, or gone."""
-    event = load_event(draw(st.sampled_from(EVENT_NAMES)))
+def mangled(draw: st.DrawFn, whole: Any) -> Any:
+    """The tree with some of its members replaced, renamed, or gone."""
+    tree = copy.deepcopy(whole)
     for _ in range(draw(st.integers(1, 3))):
-        found = list(places(event))
+        found = list(places(tree))
         if not found:
             break
         holder, key = found[draw(st.integers(0, len(found) - 1))]
@@ -488,17 +489,40 @@ def mangled(draw: st.DrawFn) -> Any:
             case _:
                 other, place = found[draw(st.integers(0, len(found) - 1))]
                 holder[key] = copy.deepcopy(other[place])
-    return event
+    return tree
 
 
-@given(event=mangled(), options=OPTIONS, encoding=st.sampled_from(["utf-8", "ascii"]))
-@settings(max_examples=60)
-def test_whatever_is_in_the_file_there_is_no_traceback(
-    event: Any, options: tuple[str, ...], encoding: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "event.json"
-    file.write_text(json.dumps(event))
-    status, _, error = run(str(file), *options, encoding=encoding)
+def assert_no_traceback(arguments: list[str], encoding: str) -> None:
+    status, _, error = run(*arguments, encoding=encoding)
     assert status in (0, 1, 2, 3)
     assert error.count("\n") == (status == 2)
     assert "usage:" not in error
+
+
+@pytest.mark.parametrize("name", EVENT_NAMES)
+@given(drawn=st.data(), options=OPTIONS, encoding=st.sampled_from(["utf-8", "ascii"]))
+@settings(max_examples=3)
+def test_whatever_is_in_the_file_there_is_no_traceback(
+    name: str, drawn: st.DataObject, options: tuple[str, ...], encoding: str, tmp_path: Path
+) -> None:
+    event = load_event(name)
+    # Half of the time, the envelope stays: what is inside is for the function to judge.
+    if drawn.draw(st.booleans()):
+        event["detail"] = drawn.draw(mangled(event["detail"]))
+    else:
+        event = drawn.draw(mangled(event))
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(event))
+    assert_no_traceback([str(file), *options], encoding)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DEFINITIONS.glob("*.json")))
+@given(drawn=st.data(), options=st.sampled_from([(), ("--storm", "2")]))
+@settings(max_examples=3)
+def test_whatever_is_in_the_definitions_there_is_no_traceback(
+    name: str, drawn: st.DataObject, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "definitions.json"
+    file.write_text(json.dumps(drawn.draw(mangled(load_definitions(name)))))
+    event = str(EVENTS / f"{name}.json")
+    assert_no_traceback([event, "--definitions", str(file), *options], "utf-8")

@@ -32,29 +32,33 @@ SHOWN_ONLY = ("Arn", "CreationDate", "LastModificationDate", "ResponseMetadata")
 DATES = ("CreationDate", "LastModificationDate", "StartDate", "EndDate")
 
 
-def check(definitions: Mapping[str, Any]) -> None:
-    """Raises NotExact, naming the member, if these rules and schedules could not be made.
+def exact_definitions(definitions: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """These rules and schedules without null members, as the services' models take them.
 
-    Whether their targets make a call is for the function to say.
+    Raises NotExact, which names the member, if they could not be made. Whether their targets make
+    a call is for the function to say.
     """
     session = botocore.session.get_session()
-    rules = session.get_service_model("events").operation_model("PutTargets").input_shape
-    scheduler = session.get_service_model("scheduler")
-    schedules = scheduler.operation_model("CreateSchedule").input_shape
+    events, scheduler = map(session.get_service_model, ("events", "scheduler"))
+    put_targets = events.operation_model("PutTargets").input_shape
+    create_schedule = scheduler.operation_model("CreateSchedule").input_shape
+    found: dict[str, list[dict[str, Any]]] = {"Rules": [], "Schedules": []}
     for i, each in enumerate(_list(definitions, "Rules")):
-        if "Name" not in each:
+        if each.get("Name") is None:
             raise NotExact(f"Rules[{i}].Name", "is missing")
         given = {"Rule": each["Name"], **{k: v for k, v in each.items() if k != "Name"}}
-        exact(given, cast("StructureShape", rules), f"Rules[{i}]")
-        for k, target in enumerate(each["Targets"]):
+        made = exact(given, cast("StructureShape", put_targets), f"Rules[{i}]")
+        for k, target in enumerate(made["Targets"]):
             _check_target(target, f"Rules[{i}].Targets[{k}]")
+        found["Rules"].append({"Name": made.pop("Rule"), **made})
     for i, each in enumerate(_list(definitions, "Schedules")):
-        for name in DATES:
-            date_in(each, name, f"Schedules[{i}].")
         # botocore takes dates as text, which the model does not say.
-        taken = {k: v for k, v in each.items() if k not in (*SHOWN_ONLY, *DATES)}
-        exact(taken, cast("StructureShape", schedules), f"Schedules[{i}]")
-        _check_target(each["Target"], f"Schedules[{i}].Target")
+        dates = {name: date_in(each, name, f"Schedules[{i}].") for name in DATES}
+        given = {k: v for k, v in each.items() if k not in (*SHOWN_ONLY, *DATES)}
+        made = exact(given, cast("StructureShape", create_schedule), f"Schedules[{i}]")
+        _check_target(made["Target"], f"Schedules[{i}].Target")
+        found["Schedules"].append(made | {k: date for k, date in dates.items() if date})
+    return found
 
 
 def date_in(schedule: Mapping[str, Any], name: str, path: str = "") -> datetime | None:

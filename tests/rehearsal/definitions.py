@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rehearsal.callers import check
+from rehearsal.callers import exact_definitions
 from rehearsal.records import STANDARD_INPUT, BadInput, parse, read_bytes
 from retry_run_task.request import NotExact
 
@@ -29,8 +29,7 @@ def read_definitions(given: Sequence[str], event: Path) -> dict[str, Any]:
         if os.path.exists(text) or not equals:  # noqa: PTH110 - Path's raises for long names
             rule, path = "", text
         try:
-            definitions = _defined_in(parse(read_bytes(Path(path))), rule)
-            check(definitions)
+            definitions = exact_definitions(_defined_in(parse(read_bytes(Path(path))), rule))
         except (BadInput, NotExact) as problem:
             way_out = f": {WAY_OUT}" if isinstance(problem, NotExact) else ""
             raise BadInput(f"{path}: {problem}{way_out}") from problem
