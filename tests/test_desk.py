@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -433,10 +434,11 @@ def test_other_definitions_are_refused(name: str, said: str, exported: dict[str,
 def test_what_cannot_be_made_is_refused_and_leaves_no_mock_behind(
     exported: dict[str, Path],
 ) -> None:
+    before = boto3.DEFAULT_SESSION, time.sleep
     status, _, error = with_definitions(SCHEDULE, str(exported["twice"]))
     assert (status, error.count("\n")) == (2, 1)
     assert error.startswith("rehearse: definitions: Schedules[1] is refused: ")
-    assert boto3.DEFAULT_SESSION is None
+    assert (boto3.DEFAULT_SESSION, time.sleep) == before
     assert with_definitions(SCHEDULE, str(exported["schedule"]))[0] == 0
 
 

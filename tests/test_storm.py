@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def both_ways(
     capsys: pytest.CaptureFixture[str], event: str, *options: str
 ) -> list[tuple[int, dict[str, int]]]:
     """Exit status, and how many calls came to what: alone, and in a storm of three."""
-    file = str(EVENTS / f"{event}.json")
+    file = event if event.startswith("/") else str(EVENTS / f"{event}.json")
     alone = main([file, "--outage", "4m", "--json", *options])
     outcome = json.loads(capsys.readouterr().out)["outcome"]
     storm = main([file, *SMALL, *options])
@@ -179,6 +180,29 @@ def test_reasons_and_definitions_count_in_a_storm_as_they_do_alone(
     hides = "not-replayable.hidden-environment"
     alone, storm = both_ways(capsys, hides, "--definitions", theirs)
     assert alone == storm == (0, {"LAUNCHED": 3})
+
+
+@pytest.mark.parametrize(
+    ("change", "parameter", "outcome"),
+    [
+        ({"replay-name": "r"}, "AcceptReplaysOnDefaultBus=true", "LAUNCHED"),
+        ({"replay-name": "r"}, "AcceptReplaysOnDefaultBus=false", "UNMATCHED"),
+        # An event that was held up: its job is as old as the call, not as the event.
+        ({"time": "2026-11-23T03:00:04Z"}, "MaxAgeMinutes=60", "EXPIRED"),
+    ],
+)
+def test_an_event_that_is_not_new_is_the_same_in_a_storm(
+    change: dict[str, str],
+    parameter: str,
+    outcome: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(load_event(FARGATE) | change))
+    alone, storm = both_ways(capsys, str(file), "--parameter", parameter)
+    assert alone == storm
+    assert storm[1] == {outcome: 3}
 
 
 def test_the_seed_idea_loses_what_cannot_be_sent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ from retry_run_task.decision import Launch, Wait, decide, give_up
 from retry_run_task.failed_call import FailedCall, NotAFailedCall, read_failed_call
 from retry_run_task.follow import Token, follow
 from retry_run_task.launch import CLIENT_CONFIG
-from retry_run_task.progress import Progress
+from retry_run_task.progress import Progress, unwrap
 from retry_run_task.proof import Proof
 from retry_run_task.recover import recover
 from retry_run_task.request import NotExact, exact_request
@@ -47,6 +47,7 @@ from retry_run_task.settings import Settings
 TWICE = 0.01
 SDK_TRIES: int = vars(CLIENT_CONFIG)["retries"]["total_max_attempts"]
 MINUTE = timedelta(minutes=1)
+NO_PROGRESS = Progress()
 
 # What became of a RunTask call. SPENT: its token is bound to a failure of another request.
 Answer = Literal["LAUNCHED", "FAILED", "THROTTLED", "SPENT"]
@@ -205,13 +206,14 @@ class Storm:
             for name in self._names if n else ():
                 event = event.replace(name, f"{name[:24]}{n:012}")
             try:
-                call = read_failed_call(json.loads(event), self.stack.account, self.stack.region)
+                unwrapped, progress = unwrap(json.loads(event))
+                call = read_failed_call(unwrapped, self.stack.account, self.stack.region)
             except NotAFailedCall:
                 job.end("FAILED", job.failed_at)
             else:
                 call = replace(call, event_time=call.event_time + later)
                 if self.policy == OURS or self._can_be_sent(call.parameters):
-                    self._publish(job, call, job.failed_at)
+                    self._publish(job, call, job.failed_at, progress)
         return job
 
     def _can_be_sent(self, parameters: Mapping[str, Any]) -> bool:
@@ -222,13 +224,15 @@ class Storm:
             return False
         return True
 
-    def _publish(self, job: Job, call: FailedCall, moment: datetime) -> None:
+    def _publish(
+        self, job: Job, call: FailedCall, moment: datetime, progress: Progress = NO_PROGRESS
+    ) -> None:
         """The event of a call that failed at this moment, from CloudTrail to the function."""
         arrives = moment + CLOUDTRAIL_LATENCY
         if self.policy == SEED_IDEA:
             self._at_least_once(arrives, call.event_id, lambda: self._replay_at_once(job, call))
         else:
-            self._at_least_once(arrives, call.event_id, lambda: self._decide(job, call, Progress()))
+            self._at_least_once(arrives, call.event_id, lambda: self._decide(job, call, progress))
 
     def _decide(self, job: Job, call: FailedCall, progress: Progress) -> None:
         """This project: its decision code, and what its handler does about each decision."""
