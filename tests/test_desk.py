@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from rehearsal import EVENT_NAMES, EVENTS, load_definitions, load_event
 from rehearsal.cli import main
 from rehearsal.records import BadInput, event_of, read_bytes
+from test_uncached import REHEARSE
 
 FARGATE = "launched.fargate-capacity-rule"
 DEFINITIONS = EVENTS / "definitions"
@@ -250,8 +251,12 @@ def test_no_more_than_the_limit_is_ever_decompressed(tmp_path: Path) -> None:
         (("--outage", "soon"), "argument --outage: 'soon' is not a time like 90s, 25m or 1h15m"),
         (("--outage", ""), "argument --outage: '' is not a time like 90s, 25m or 1h15m"),
         (("--parameter", "MaxAttempts"), "argument --parameter: 'MaxAttempts' is not NAME=VALUE"),
-        (("--parameter", "MaxAttempts=0"), "MaxAttempts is '0', not a number from 1 to 100"),
-        (("--parameter", "Max=1"), "Max is none of MaxAttempts, "),
+        (("--parameter", "=1"), "argument --parameter: '=1' is not NAME=VALUE"),
+        (("--parameter", "MaxAttempts=0"), "--parameter: MaxAttempts is '0', not a number from 1"),
+        (("--parameter", "Max=1"), "--parameter: Max is none of MaxAttempts, "),
+        (("--parameter=MaxAttempts=1",) * 2, "--parameter MaxAttempts is given twice"),
+        (("-", "--definitions", "-"), "--definitions: standard input can be taken once"),
+        (("--definitions", "/none"), "/none: No such file or directory"),
         (("--colour",), "unrecognized arguments: --colour"),
         (("--policy", "dagster"), "--policy goes with --storm only"),
         (("--storm", "3", "--policy", "x"), "argument --policy: invalid choice: 'x'"),
@@ -295,7 +300,7 @@ def test_help_takes_no_time() -> None:
 # It reads well.
 
 
-@pytest.mark.parametrize("columns", ["", "77", "160"])
+@pytest.mark.parametrize("columns", ["", "77", "160", "40"])
 def test_nothing_is_wider_than_the_terminal(
     columns: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -308,6 +313,7 @@ def test_nothing_is_wider_than_the_terminal(
         _, out, _ = run(*arguments)
         # ARNs and commands stay whole, to be copied.
         shown = re.split("\n  arn:|\nThe message to the topic", out)[0]
+        assert "…" not in shown or columns == "40"  # figures and names stay whole, too
         assert max(map(len, shown.splitlines())) <= int(columns or 100)
 
 
@@ -338,18 +344,36 @@ def test_a_terminal_that_knows_no_blocks_gets_other_bars() -> None:
     assert "^ capacity is back" in out
 
 
-@pytest.mark.parametrize("shell", ["| true", "> /dev/full"])
-def test_output_that_nobody_takes_is_no_traceback(shell: str) -> None:
-    command = f"{sys.executable} -c 'from rehearsal.cli import main; raise SystemExit(main())'"
-    script = f"set -o pipefail; {command} - {shell}"
+FULL = b"rehearse: standard output: No space left on device\n"
+CLOSED = b"rehearse: standard input: closed\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "said"),
+    [
+        ("| true", 2, b""),
+        (">/dev/full", 2, FULL),
+        (">&-", 3, b""),
+        ("2>&- >&-", 3, b""),
+        ("<&-", 2, CLOSED),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_traceback(
+    shell: str, status: int, said: bytes
+) -> None:
+    script = f"set -o pipefail; {sys.executable} -c '{REHEARSE}' - {shell}"
     done = subprocess.run(  # noqa: S603
         ["bash", "-c", script],  # noqa: S607
         input=data(load_event("left-alone.cli")),
         capture_output=True,
         check=False,
     )
-    said = b"rehearse: standard output: No space left on device\n"
-    assert (done.returncode, done.stderr) == (2, said if "full" in shell else b"")
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_an_interrupt_is_no_traceback() -> None:
+    with mock.patch("rehearsal.cli.isolate", side_effect=KeyboardInterrupt):
+        assert run() == (2, "", "rehearse: interrupted\n")
 
 
 # Definitions.

@@ -26,7 +26,6 @@ RULES_SERVICE = "events.amazonaws.com"
 # What AWS shows of the flags that a definition does not state (a record of a rule's call).
 FLAGS = {"enableECSManagedTags": False, "enableExecuteCommand": False}
 
-
 # What GetSchedule shows and CreateSchedule does not take.
 SHOWN_ONLY = ("Arn", "CreationDate", "LastModificationDate", "ResponseMetadata")
 DATES = ("CreationDate", "LastModificationDate", "StartDate", "EndDate")

@@ -5,6 +5,7 @@ when the options are read, and the user's shell and ~/.aws have no say in it any
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -72,11 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     _check(parser, options)
-    isolate()
-    # Names and reasons of anybody's calls are shown: no terminal takes all characters.
-    for stream in (sys.stdout, sys.stderr):
-        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
+    _open_streams()
     try:
+        isolate()
         from rehearsal import desk
 
         status = desk.rehearse(options)
@@ -96,6 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
+def _open_streams() -> None:
+    """Standard output and error take everything, even where they were closed (`>&-`)."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
+        elif isinstance(stream, io.TextIOWrapper):
+            # Names and reasons of anybody's calls are shown: no terminal knows all characters.
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _check(parser: Parser, options: argparse.Namespace) -> None:
     """Refuses options that do not go together."""
     for name in NOT_WITH_STORM if options.storm else ():
@@ -104,6 +115,11 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     for name in () if options.storm else WITH_STORM_ONLY:
         if getattr(options, name):
             parser.error(f"{_option(name)} goes with --storm only")
+    names = [name for name, _ in options.parameter]
+    if twice := {name for name in names if names.count(name) > 1}:
+        parser.error(f"--parameter {min(twice)} is given twice")
+    if [str(options.event), *options.definitions].count("-") > 1:
+        parser.error("--definitions: standard input can be taken once")
 
 
 def _option(name: str) -> str:
@@ -158,7 +174,10 @@ def _parser() -> Parser:
         "--outage",
         type=_duration,
         metavar="TIME",
-        help="how long capacity is missing from the event's own call on: 90s, 25m, 1h15m",
+        help=(
+            "how long capacity is missing from the event's own call on: 90s, 25m, 1h15m; with "
+            "--failures, both have to be over"
+        ),
     )
     parser.add_argument(
         "--reason", default=CAPACITY, help="the failures' reason (default: %(default)s)"
@@ -212,6 +231,6 @@ def _duration(text: str) -> timedelta:
 
 def _name_and_value(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals:
+    if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rehearsal.callers import exact_definitions
-from rehearsal.records import STANDARD_INPUT, BadInput, parse, read_bytes
+from rehearsal.records import STANDARD_INPUT, BadInput, parse, read_bytes, title_of
 from retry_run_task.request import NotExact
 
 WAY_OUT = (
@@ -32,7 +32,7 @@ def read_definitions(given: Sequence[str], event: Path) -> dict[str, Any]:
             definitions = exact_definitions(_defined_in(parse(read_bytes(Path(path))), rule))
         except (BadInput, NotExact) as problem:
             way_out = f": {WAY_OUT}" if isinstance(problem, NotExact) else ""
-            raise BadInput(f"{path}: {problem}{way_out}") from problem
+            raise BadInput(f"{title_of(Path(path))}: {problem}{way_out}") from problem
         for kind, listed in definitions.items():
             found[kind] += listed
     return found

@@ -14,7 +14,7 @@ from rehearsal.cloudtrail import hide_environment
 from rehearsal.definitions import read_definitions
 from rehearsal.pattern import matches
 from rehearsal.policies import LEFT_ALONE, OURS, OUTAGES, POLICIES, USUAL_OUTAGE
-from rehearsal.records import STANDARD_INPUT, BadInput, event_of, is_run_task, moment_of, read
+from rehearsal.records import BadInput, event_of, is_run_task, moment_of, read, title_of
 from rehearsal.report import report
 from rehearsal.show import counted, elapsed, line, number
 from rehearsal.storm import Storm
@@ -30,14 +30,28 @@ ARCHIVE_LATENCY = timedelta(minutes=10)
 # Outcomes that are not the job's end.
 UNDERWAY = ("FAILED_AGAIN", "SCHEDULED", "ALREADY_SCHEDULED", "ALREADY_LAUNCHED")
 
+# What a record comes to, among several, that holds no whole call.
+BAD_INPUT = "BAD_INPUT"
+
 # Exit statuses, the worst first.
 STATUSES = (2, 1, 3, 0)
 
 
 def rehearse(options: argparse.Namespace) -> int:
     """Play what the options ask for, and print it. Returns the exit status; raises BadInput."""
-    where = "standard input" if options.event == STANDARD_INPUT else str(options.event)
+    try:
+        Stack(dict(options.parameter))
+    except BadParameter as problem:
+        raise BadInput(f"--parameter: {problem}") from problem
     definitions = read_definitions(options.definitions, options.event)
+    try:
+        return rehearse_file(options, definitions)
+    except NotExact as problem:
+        raise BadInput(f"definitions: {problem}") from problem
+
+
+def rehearse_file(options: argparse.Namespace, definitions: Mapping[str, Any]) -> int:
+    """Play what the file holds. Raises BadInput, and NotExact for definitions that are refused."""
     try:
         held = read(options.event)
         if not held:
@@ -47,17 +61,12 @@ def rehearse(options: argparse.Namespace) -> int:
         event = event_of(held[0])
         stack = stack_of(event, options.parameter)
     except BadInput as problem:
-        raise BadInput(f"{where}: {problem}") from problem
-    except BadParameter as problem:
-        raise BadInput(str(problem)) from problem
-    try:
-        return (storm if options.storm else one)(event, stack, options, definitions)
-    except NotExact as problem:
-        raise BadInput(f"definitions: {problem}") from problem
+        raise BadInput(f"{title_of(options.event)}: {problem}") from problem
+    return (storm if options.storm else one)(event, stack, options, definitions)
 
 
 def stack_of(event: Mapping[str, Any], parameters: Sequence[tuple[str, str]]) -> Stack:
-    """The stack in the event's account and Region; raises BadInput and BadParameter."""
+    """The stack in the event's account and Region; raises BadInput."""
     region = event["region"]
     try:
         partition = botocore.session.get_session().get_partition_for_region(region)
@@ -90,9 +99,11 @@ def several(
     held: Sequence[object], options: argparse.Namespace, definitions: Mapping[str, Any]
 ) -> int:
     """Each failed call among the records on its own, a line each; then how many came to what."""
-    for name in ("storm", "then_replay"):
-        if getattr(options, name):
-            option = f"--{name.replace('_', '-')}"
+    for option, is_given in {
+        "--storm": options.storm,
+        "--then-replay": options.then_replay,
+    }.items():
+        if is_given:
             raise BadInput(f"{option} takes one failed call, and this holds {len(held):,} records")
     results = []
     for record in held:
@@ -128,13 +139,10 @@ def one_of_several(
         if not matches(stack.pattern, event):
             return None
         world = play(event, stack, options, definitions)
-    except (BadInput, NotExact) as problem:
+    except BadInput as problem:
         return {"outcome": BAD_INPUT, "problem": str(problem)}
     request = last_request(world) if options.show_request else {}
     return summary(world, event) | request
-
-
-BAD_INPUT = "BAD_INPUT"
 
 
 def row(result: Mapping[str, Any]) -> str:
@@ -276,11 +284,10 @@ def show(world: World, result: Mapping[str, Any]) -> None:
         print(line(f"{time:>9}  {entry.actor:<11}  ", entry.text))
     calls, tasks = result["runtask_calls"], result["tasks"]
     runs = number(len(tasks), "task runs", "tasks run")
-    print(
-        f"\n{result['outcome']} after {elapsed(world.now - world.start)}: "
-        f"{number(calls, 'RunTask call')}, {runs}"
-    )
+    after = elapsed(world.now - world.start)
+    print()
+    print(line("", f"{result['outcome']} after {after}: {number(calls, 'RunTask call')}, {runs}"))
     for task in tasks:
         print(f"  {task}")
     for message in result["messages"]:
-        print(f"\nThe message to the topic, as it would arrive:\n{message}")
+        print(f"\nThe message to the topic:\n{message}")

@@ -42,7 +42,12 @@ BUILT_FROM = {
 YEARS = range(2000, 2101)
 
 
-class BadInput(ValueError):
+def title_of(path: Path) -> str:
+    """What a message calls the file."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
+
+
+class BadInput(Exception):
     """One line for the person at the terminal: what is wrong, and the way out."""
 
 
@@ -61,6 +66,8 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         if path == STANDARD_INPUT:
+            if sys.stdin is None:
+                raise BadInput("closed")
             data = sys.stdin.buffer.read(MOST_BYTES + 1)
         else:
             with path.open("rb") as file:

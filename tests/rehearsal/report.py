@@ -89,5 +89,12 @@ def waiting_in(storms: Mapping[str, Storm]) -> str:
     samples = min(MOST_SAMPLES, (width() - names) // 2 * 2)
     until = storm.start + (storm.outage_ends - storm.start) * 2
     series = {name: played.waiting(samples, until) for name, played in storms.items()}
-    mark = MARK if can_show(MARK) else "^"
-    return f"{plot(series, len(storm.jobs))}\n{' ' * (names + samples // 2)}{mark} capacity is back"
+    mark, words, middle = (
+        (MARK if can_show(MARK) else "^"),
+        "capacity is back",
+        names + samples // 2,
+    )
+    label = f"{' ' * middle}{mark} {words}"
+    if len(label) > width():
+        label = f"{words} {mark}".rjust(middle + 1)
+    return f"{plot(series, len(storm.jobs))}\n{label}"

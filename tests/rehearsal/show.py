@@ -38,16 +38,15 @@ def line(before: str, text: str) -> str:
     A caller's own words are among it: what steers a terminal is shown, and not sent to it.
     """
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    columns, below = width(), " " * len(before)
-    if columns - len(before) < LEAST_TEXT:  # a narrow terminal: all of the text stands below
-        return "\n".join(
-            (
-                before.rstrip(),
-                textwrap.fill(shown, columns, initial_indent="    ", subsequent_indent="    "),
-            )
-        )
+    columns, indent = width(), len(before)
+    if columns - indent < LEAST_TEXT:  # a narrow terminal has no columns to spare
+        shown, before, indent = f"{' '.join(before.split())} {shown}", "", 4
     return textwrap.fill(
-        shown, columns, initial_indent=before, subsequent_indent=below, break_on_hyphens=False
+        shown,
+        columns,
+        initial_indent=before,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
     )
 
 
@@ -61,7 +60,10 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[
     for title in titles:
         is_text = title in words
         columns.add_column(
-            title, justify="left" if is_text or not title else "right", no_wrap=not is_text
+            title,
+            justify="left" if is_text or not title else "right",
+            no_wrap=not is_text,
+            overflow="fold" if is_text else "ellipsis",
         )
     for row in rows:
         columns.add_row(*row)
