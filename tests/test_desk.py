@@ -146,6 +146,17 @@ def test_each_failed_call_of_several_records_is_rehearsed_on_its_own(
     ]
 
 
+def test_the_requests_of_several_records_can_be_seen(tmp_path: Path) -> None:
+    file = tmp_path / "log.json"
+    file.write_bytes(data(SEVERAL))
+    _, out, _ = run(str(file), "--json", "--show-request")
+    first, second = json.loads(out)["rehearsals"]
+    assert first["request"]["clientToken"] == f"{RECORD['eventID']}-3"
+    assert "request" not in second
+    _, out, _ = run(str(file), "--show-request")
+    assert json.dumps(first["request"], indent=2) in out
+
+
 @pytest.mark.parametrize(
     ("names", "worst"),
     [

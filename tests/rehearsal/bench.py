@@ -27,7 +27,7 @@ EPILOG = """\
 init_ratio        import and first invocation, the function's by the bare handler's
 warm_overhead_ms  an invocation of a warm process, less the bare handler's, in milliseconds
 memory_ratio      peak memory, the function's by the bare handler's
-storm             as `rehearse --storm --policy all --json`
+storm             as `rehearse --storm N --policy all --json`, for one outage
 """
 
 

@@ -113,6 +113,8 @@ def several(
         results.append(result)
         if not options.json:
             print(row(result), flush=True)
+            if "request" in result:
+                print(json.dumps(result["request"], indent=2))
     ignored = len(held) - len(results)
     verdicts = dict(Counter(result["outcome"] for result in results).most_common())
     if options.json:
