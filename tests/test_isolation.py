@@ -152,8 +152,12 @@ def test_the_tests_stay_here(
     assert_nobody_left(listener, tmp_path)
 
 
-# Regions that moto does not know, and partitions with addresses of their own.
-REGIONS = ["us-gov-west-1", "cn-north-1", "eusc-de-east-1", "us-iso-east-1", "eu-south-9"]
+# One of each partition, and one that moto does not know.
+PARTITIONS = [
+    *("us-gov-west-1", "cn-north-1", "eusc-de-east-1"),
+    *("us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1", "us-isof-south-1"),
+]
+REGIONS = [*PARTITIONS, "eu-south-9"]
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -171,6 +175,8 @@ def test_every_region_is_rehearsed_here(
         assert task.startswith(f"arn:{partition}:ecs:{region}:")
 
 
-def test_what_moto_does_not_answer_goes_nowhere() -> None:
+def test_what_moto_does_not_answer_goes_nowhere(listener: tuple[str, list[str]]) -> None:
+    address, visitors = listener
     with World(Stack(), NOW), pytest.raises(EndpointConnectionError):
-        boto3.client("ecs", endpoint_url="https://example.com").list_clusters()
+        boto3.client("ecs", endpoint_url=address).list_clusters()
+    assert visitors == []
