@@ -48,8 +48,6 @@ LAMBDA_RETRIES = (timedelta(minutes=1), timedelta(minutes=2))
 MILLISECOND = timedelta(milliseconds=1)
 # What Scheduler replaces in the input of a target (Scheduler user guide, "Context attributes").
 CONTEXT_ATTRIBUTE = re.compile(r"<aws\.scheduler\.[a-z-]+>")
-# The services that the function asks: botocore's names, and the hosts'.
-SERVICES = {"ECS": "ecs", "EVENTBRIDGE": "events", "SCHEDULER": "scheduler"}
 CLIENTS = (function.ecs_client, function.events_client, function.scheduler_client)
 
 
@@ -132,13 +130,9 @@ class World:
     def _set_up(self) -> None:
         enter = self._exit.enter_context
         no_one = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-        # New Regions too. moto knows no other addresses than these, be the partition what it may.
+        # New Regions too.
         here = {"MOTO_ACCOUNT_ID": self.stack.account, "MOTO_ALLOW_NONEXISTENT_REGION": "true"}
-        there = {
-            f"AWS_ENDPOINT_URL_{service}": f"https://{name}.{self.stack.region}.amazonaws.com"
-            for service, name in SERVICES.items()
-        }
-        enter(mock.patch.dict(os.environ, no_one | here | there))
+        enter(mock.patch.dict(os.environ, no_one | here))
         enter(mock.patch.object(boto3, "DEFAULT_SESSION", None))
         os.environ.update(self.stack.environment)
         self._clock = enter(time_machine.travel(self.now, tick=False))
