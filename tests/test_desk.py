@@ -430,6 +430,9 @@ def test_definitions_are_taken_as_the_aws_cli_prints_them(exported: dict[str, Pa
     name = load_definitions(RULE)["Rules"][0]["Name"]
     targets = f"{name}={exported['targets']}"
     assert with_definitions(RULE, targets)[0] == 0
+    odd = exported["targets"].rename(exported["targets"].with_name("a=b.json"))
+    assert with_definitions(RULE, f"{name}={odd}")[0] == 0
+    odd.rename(exported["targets"])
     assert with_definitions(RULE, f"other={exported['targets']}")[0] == 1
     assert with_definitions(SCHEDULE, str(exported["schedule"]))[0] == 0
     assert with_definitions(SCHEDULE, str(exported["version 1"]))[0] == 0

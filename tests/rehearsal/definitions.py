@@ -25,7 +25,7 @@ def read_definitions(given: Sequence[str], event: Path) -> dict[str, Any]:
         given = [str(beside)]
     found: dict[str, Any] = {"Rules": [], "Schedules": []}
     for text in given:
-        rule, equals, path = text.rpartition("=")
+        rule, equals, path = text.partition("=")  # no name of a rule has one
         if os.path.exists(text) or not equals:  # noqa: PTH110 - Path's raises for long names
             rule, path = "", text
         try:
