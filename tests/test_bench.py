@@ -1,6 +1,8 @@
 """The benchmark: it measures what it says, and the function is not far from the bare handler."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from typing import Any
 
 import pytest
@@ -46,3 +48,14 @@ def test_the_table_shows_both_handlers(capsys: pytest.CaptureFixture[str]) -> No
     assert "\nbare " in shown
     with pytest.raises(SystemExit):
         bench.main(["--runs", "0"])
+
+
+@pytest.mark.usefixtures("_no_processes")
+def test_a_terminal_that_knows_no_blocks_gets_other_bars() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with redirect_stdout(out):
+        assert bench.main(["--runs", "1", "--jobs", "2"]) == 0
+    out.seek(0)
+    shown = out.read()
+    assert "bare      ###" in shown
+    assert "^ capacity is back" in shown

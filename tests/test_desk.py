@@ -146,6 +146,38 @@ def test_each_failed_call_of_several_records_is_rehearsed_on_its_own(
     ]
 
 
+# Nothing that may be a failed call is passed over in silence.
+DOUBTFUL: list[tuple[Any, str]] = [
+    ({"CloudTrailEvent": json.dumps(RECORD)[:-9]}, "text that is no JSON"),
+    ({"EventName": "RunTask", "CloudTrailEvent": None}, "without its 'CloudTrailEvent'"),
+    ({"e": json.dumps(RECORD)}, "not an event: its keys are 'e'"),
+    ({"eventSource": "aws:sqs", "body": json.dumps(EVENT)}, "'eventSource', 'body'"),
+    ({"detail-type": "x", "detail": {"requestPayload": EVENT}}, "in detail.requestPayload"),
+    (RECORD | {"eventSource": None}, "CloudTrail's record of 'RunTask' of None"),
+    ({k: v for k, v in EVENT.items() if k != "detail"}, "an event without 'detail'"),
+    ("hello", "text that is no JSON: 'hello'"),
+    (None, "not an event: null"),
+]
+
+
+@pytest.mark.parametrize(("record", "problem"), DOUBTFUL, ids=[said for _, said in DOUBTFUL])
+def test_what_may_be_a_failed_call_is_not_ignored(
+    record: Any, problem: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "log.json"
+    file.write_bytes(data([record, STOP_TASK, EVENT | {"detail-type": "x", "detail": {}}]))
+    status, out, _ = run(str(file), "--json")
+    result = json.loads(out)
+    assert (status, result["ignored"], result["verdicts"]) == (2, 2, {"BAD_INPUT": 1})
+    assert problem in result["rehearsals"][0]["problem"]
+
+
+def test_the_record_may_have_been_parsed(plain: Any, tmp_path: Path) -> None:
+    file = tmp_path / "parsed.json"
+    file.write_bytes(data({"Events": [{"CloudTrailEvent": RECORD}]}))
+    assert json.loads(run(str(file), "--json")[1]) == plain
+
+
 def test_the_requests_of_several_records_can_be_seen(tmp_path: Path) -> None:
     file = tmp_path / "log.json"
     file.write_bytes(data(SEVERAL))
@@ -200,7 +232,11 @@ OTHERS = {
     "'time' is no time": EVENT | {"time": "soon"},
     "'time' is not between 2000 and 2100": EVENT | {"time": "0001-01-01T00:00:00Z"},
     "holds no event and no record": {"Records": []},
-    "not JSON": json.dumps(EVENT)[:-1],
+    "text that is no JSON: '{": json.dumps(EVENT)[:-1],
+    "an event 'RunTask' without its 'CloudTrailEvent'": {
+        "Events": [{"EventName": "RunTask", "CloudTrailEvent": None}]
+    },
+    "an event without 'detail'": {k: v for k, v in EVENT.items() if k != "detail"},
 }
 
 
@@ -222,7 +258,10 @@ def test_other_things_are_refused_with_a_sentence_that_says_what_they_are(
         (b"", "empty"),
         (b" \n", "empty"),
         (b"{]", "not JSON"),
-        (b"\xff\xfe\xff", "not JSON"),
+        (b"\xff\xfe\xd8", "not JSON in UTF-8 or UTF-16"),
+        ('{"x": "é"}'.encode("latin-1"), "not JSON in UTF-8 or UTF-16"),
+        ("\ufeff".encode("utf-16"), "empty"),
+        (b'{"x": 1}\n{"x": 2}', "several JSON documents: put them into an array"),
         (b"[" * 99999, "not JSON"),
         (b'{"detail": NaN}', "NaN is no number"),
         (gzip.compress(data(EVENT))[:-9], "compressed data is damaged"),
@@ -268,6 +307,9 @@ def test_no_more_than_the_limit_is_ever_decompressed(tmp_path: Path) -> None:
         (("--parameter=MaxAttempts=1",) * 2, "--parameter MaxAttempts is given twice"),
         (("-", "--definitions", "-"), "--definitions: standard input can be taken once"),
         (("--definitions", "/none"), "/none: No such file or directory"),
+        (("--reason", ""), "argument --reason: it is empty"),
+        (("--definitions", ""), "argument --definitions: it is empty"),
+        (("--definitions", "x="), "--definitions x=: names no file"),
         (("--colour",), "unrecognized arguments: --colour"),
         (("--policy", "dagster"), "--policy goes with --storm only"),
         (("--storm", "3", "--policy", "x"), "argument --policy: invalid choice: 'x'"),
@@ -414,9 +456,20 @@ def exported(tmp_path: Path) -> dict[str, Path]:
         "twice": {"Schedules": [schedule, schedule]},
         "other": {"Name": "x"},
         "list": [schedule],
+        "more": {"Targets": rule["Targets"], "NextToken": "x"},
+        "described": {**rule, "Arn": "arn:x", "State": "ENABLED", "CreatedBy": "123456789012"},
+        "queried": rule["Targets"],
+        "without targets": {"Name": "nightly-report", "Targets": []},
+        "nowhere": schedule | {"GroupName": "a b/c"},
+        "endless": schedule | {"Name": "x" * 65},
+        "no text": schedule | {"Name": "\ud800"},
+        "no groups": load_definitions(SCHEDULE),
     }
+    configuration = contents["no groups"]["Schedules"][0]["Target"]["EcsParameters"]
+    configuration["NetworkConfiguration"]["awsvpcConfiguration"]["Subnets"] = []
     for name, content in contents.items():
-        (tmp_path / name).write_bytes(data(content, "utf-16"))
+        encoding = "utf-8" if name == "no text" else "utf-16"
+        (tmp_path / name).write_bytes(data(content, encoding))
     return {name: tmp_path / name for name in contents}
 
 
@@ -434,6 +487,9 @@ def test_definitions_are_taken_as_the_aws_cli_prints_them(exported: dict[str, Pa
     assert with_definitions(RULE, f"{name}={odd}")[0] == 0
     odd.rename(exported["targets"])
     assert with_definitions(RULE, f"other={exported['targets']}")[0] == 1
+    assert with_definitions(RULE, str(exported["described"]))[0] == 0
+    assert with_definitions(RULE, f"{name}={exported['queried']}")[0] == 0
+    assert with_definitions(RULE, str(exported["without targets"]))[0] == 1
     assert with_definitions(SCHEDULE, str(exported["schedule"]))[0] == 0
     assert with_definitions(SCHEDULE, str(exported["version 1"]))[0] == 0
     for event in (RULE, SCHEDULE):
@@ -461,6 +517,11 @@ def test_a_schedule_that_was_changed_since_the_call_proves_nothing(
         ("schedule of nothing", "Schedules[0].Name is missing"),
         ("other", "not a rule or schedule: give what `aws scheduler get-schedule` prints"),
         ("list", "not a rule or schedule: give what `aws scheduler get-schedule` prints"),
+        ("queried", "not a rule or schedule: give what `aws scheduler get-schedule` prints"),
+        ("more", "not all targets of the rule: leave out --limit and --max-items"),
+        ("nowhere", "Schedules[0].GroupName is no name that AWS takes: 'a b/c'"),
+        ("no text", "Schedules[0].Name is no name that AWS takes: '\\ud800'"),
+        ("endless", "Schedules[0].Name is no name that AWS takes: 'xxx"),
     ],
 )
 def test_other_definitions_are_refused(name: str, said: str, exported: dict[str, Path]) -> None:
@@ -469,13 +530,22 @@ def test_other_definitions_are_refused(name: str, said: str, exported: dict[str,
     assert error.startswith(f"rehearse: {exported[name]}: {said}")
 
 
+@pytest.mark.parametrize("name", ["nightly report", "/x", "x/", "arn:aws:events:::rule/x"])
+def test_what_is_no_name_of_a_rule_is_refused(name: str, exported: dict[str, Path]) -> None:
+    status, _, error = with_definitions(RULE, f"{name}={exported['targets']}")
+    assert status == 2
+    said = "is no name of a rule: give NAME=FILE, or BUS/NAME=FILE"
+    assert error == f"rehearse: {exported['targets']}: {name!r} {said}\n"
+
+
+@pytest.mark.parametrize(("name", "i"), [("twice", 1), ("no groups", 0)])
 def test_what_cannot_be_made_is_refused_and_leaves_no_mock_behind(
-    exported: dict[str, Path],
+    name: str, i: int, exported: dict[str, Path]
 ) -> None:
     before = boto3.DEFAULT_SESSION, time.sleep
-    status, _, error = with_definitions(SCHEDULE, str(exported["twice"]))
+    status, _, error = with_definitions(SCHEDULE, str(exported[name]))
     assert (status, error.count("\n")) == (2, 1)
-    assert error.startswith("rehearse: definitions: Schedules[1] is refused: ")
+    assert error.startswith(f"rehearse: definitions: Schedules[{i}] is refused: ")
     assert (boto3.DEFAULT_SESSION, time.sleep) == before
     assert with_definitions(SCHEDULE, str(exported["schedule"]))[0] == 0
 

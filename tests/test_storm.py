@@ -83,9 +83,9 @@ def test_a_storm_goes_the_same_way_each_time() -> None:
     assert storm("retry-run-task").summary() == storm("retry-run-task").summary()
 
 
-def test_the_number_that_waits_falls_from_all_to_none() -> None:
+def test_the_number_of_pending_jobs_falls_from_all_to_none() -> None:
     played = storm("retry-run-task")
-    waiting = played.waiting(60, played.start + timedelta(minutes=100))
+    waiting = played.pending(60, played.start + timedelta(minutes=100))
     assert (waiting[0], waiting[-1]) == (300, 0)
     assert waiting == sorted(waiting, reverse=True)
 

@@ -17,8 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from rehearsal import load_event
-from rehearsal.cli import Parser, positive
-from rehearsal.isolation import isolate
+from rehearsal.cli import Parser, positive, run
 from rehearsal.policies import POLICIES, USUAL_OUTAGE
 
 HANDLERS = {"function": "retry_run_task.handler", "bare": "rehearsal.bare"}
@@ -43,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=positive, default=11, help="processes each (%(default)s)")
     parser.add_argument("--jobs", type=positive, default=1000, help="jobs in a storm (%(default)s)")
     options = parser.parse_args(argv)
-    isolate()
-    from rehearsal.report import report  # as in cli.py: what follows imports boto3
+    return run(parser.prog, lambda: bench(options))
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure, and print it. Returns 0."""
+    from rehearsal.report import report  # as in cli.py: these import boto3
     from rehearsal.storm import Storm
     from rehearsal.template import Stack
 
@@ -113,7 +116,7 @@ def medians(results: list[dict[str, float]]) -> dict[str, float]:
 
 def show(runs: dict[str, list[dict[str, float]]], result: dict[str, Any]) -> None:
     """A table, and a plot of each process's init: one column a run, in the order of the runs."""
-    from rehearsal.show import number
+    from rehearsal.show import BARS, can_show, number
 
     print(f"Medians of {number(result['runs'], 'process', 'processes')} each:\n")
     print(f"{'':10}{'init ms':>10}{'warm ms':>10}{'memory MB':>11}")
@@ -123,11 +126,12 @@ def show(runs: dict[str, list[dict[str, float]]], result: dict[str, Any]) -> Non
     init, warm, memory = (result[key] for key in ("init_ratio", "warm_overhead_ms", "memory_ratio"))
     print(f"{'':10}{f'x {init:.2f}':>10}{f'+ {warm:.2f}':>10}{f'x {memory:.2f}':>11}\n")
     print("Import and first invocation, each process:\n")
+    block = BARS[-1] if can_show(BARS) else "#"
     longest = max(r["init_ms"] for results in runs.values() for r in results)
     for name, results in runs.items():
-        for n, run in enumerate(results):
-            bar = "█" * round(run["init_ms"] / longest * 50)
-            print(f"{name if n == 0 else '':10}{bar} {run['init_ms']:.0f}")
+        for n, measured in enumerate(results):
+            bar = block * round(measured["init_ms"] / longest * 50)
+            print(f"{name if n == 0 else '':10}{bar} {measured['init_ms']:.0f}")
 
 
 @contextmanager

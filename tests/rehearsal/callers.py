@@ -1,12 +1,13 @@
 """EventBridge and EventBridge Scheduler as callers: the RunTask calls that their targets make."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import botocore.session
-from botocore.model import StructureShape
+from botocore.model import Shape, StructureShape
 
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.policies import CAPACITY
@@ -39,14 +40,19 @@ def exact_definitions(definitions: Mapping[str, Any]) -> dict[str, list[dict[str
     """
     session = botocore.session.get_session()
     events, scheduler = map(session.get_service_model, ("events", "scheduler"))
-    put_targets = events.operation_model("PutTargets").input_shape
-    create_schedule = scheduler.operation_model("CreateSchedule").input_shape
+    put_targets = cast("StructureShape", events.operation_model("PutTargets").input_shape)
+    create = cast("StructureShape", scheduler.operation_model("CreateSchedule").input_shape)
+    described = cast("StructureShape", events.operation_model("DescribeRule").output_shape).members
+    shown_only = {*described, "ResponseMetadata"} - {"Name", "EventBusName"}
     found: dict[str, list[dict[str, Any]]] = {"Rules": [], "Schedules": []}
     for i, each in enumerate(_list(definitions, "Rules")):
         if each.get("Name") is None:
             raise NotExact(f"Rules[{i}].Name", "is missing")
-        given = {"Rule": each["Name"], **{k: v for k, v in each.items() if k != "Name"}}
-        made = exact(given, cast("StructureShape", put_targets), f"Rules[{i}]")
+        given = {k: v for k, v in each.items() if k not in {"Name", *shown_only}}
+        given["Rule"] = each["Name"]
+        made = exact(given, put_targets, f"Rules[{i}]")
+        for name, shown in (("Rule", "Name"), ("EventBusName", "EventBusName")):
+            _check_name(made.get(name), put_targets.members[name], f"Rules[{i}].{shown}")
         for k, target in enumerate(made["Targets"]):
             _check_target(target, f"Rules[{i}].Targets[{k}]")
         found["Rules"].append({"Name": made.pop("Rule"), **made})
@@ -54,7 +60,9 @@ def exact_definitions(definitions: Mapping[str, Any]) -> dict[str, list[dict[str
         # botocore takes dates as text, which the model does not say.
         dates = {name: date_in(each, name, f"Schedules[{i}].") for name in DATES}
         given = {k: v for k, v in each.items() if k not in (*SHOWN_ONLY, *DATES)}
-        made = exact(given, cast("StructureShape", create_schedule), f"Schedules[{i}]")
+        made = exact(given, create, f"Schedules[{i}]")
+        for name in ("Name", "GroupName"):
+            _check_name(made.get(name), create.members[name], f"Schedules[{i}].{name}")
         _check_target(made["Target"], f"Schedules[{i}].Target")
         found["Schedules"].append(made | {k: date for k, date in dates.items() if date})
     return found
@@ -68,6 +76,8 @@ def date_in(schedule: Mapping[str, Any], name: str, path: str = "") -> datetime 
     shown = schedule.get(name)
     if shown is None or isinstance(shown, datetime):
         return shown
+    if isinstance(shown, bool):
+        raise NotExact(path + name, "is no date")
     try:
         is_text = isinstance(shown, str)
         date = read_moment(shown) if is_text else datetime.fromtimestamp(shown, UTC)
@@ -83,6 +93,13 @@ def _list(definitions: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise NotExact(kind, "is not a list of objects")
     return listed
+
+
+def _check_name(name: str | None, shape: Shape, path: str) -> None:
+    """What the models say of a name beyond its type."""
+    pattern, most = shape.metadata["pattern"], shape.metadata["max"]
+    if name is not None and not (len(name) <= most and re.fullmatch(pattern, name)):
+        raise NotExact(path, f"is no name that AWS takes: {name!r:.80}")
 
 
 def _check_target(target: Mapping[str, Any], path: str) -> None:

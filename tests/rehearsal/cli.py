@@ -9,7 +9,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -73,12 +73,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     _check(parser, options)
+
+    def play() -> int:
+        from rehearsal import desk
+
+        return desk.rehearse(options)
+
+    return run(parser.prog, play)
+
+
+def run(command: str, play: Callable[[], int]) -> int:
+    """What `play` returns, once this process is isolated; 2 and one line for what went wrong."""
     _open_streams()
     try:
         isolate()
-        from rehearsal import desk
-
-        status = desk.rehearse(options)
+        status = play()
         sys.stdout.flush()
         return status
     except BadInput as bad:
@@ -91,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = f"standard output: {error.strerror}"
     except KeyboardInterrupt:
         problem = "interrupted"
-    print(f"rehearse: {' '.join(problem.split())}", file=sys.stderr)
+    print(f"{command}: {' '.join(problem.split())}", file=sys.stderr)
     return 2
 
 
@@ -180,16 +189,17 @@ def _parser() -> Parser:
         ),
     )
     parser.add_argument(
-        "--reason", default=CAPACITY, help="the failures' reason (default: %(default)s)"
+        "--reason", type=_text, default=CAPACITY, help="the failures' reason (default: %(default)s)"
     )
     parser.add_argument(
         "--definitions",
+        type=_text,
         action="append",
         default=[],
         metavar="FILE",
         help=(
-            "a rule or schedule that may have made the call, see below; repeatable "
-            "(default: the file's own in definitions/ beside it)"
+            "a rule or schedule of the call's account and Region that may have made the call, see "
+            "below; repeatable (default: the file's own in definitions/ beside it)"
         ),
     )
     parser.add_argument(
@@ -208,7 +218,14 @@ def _parser() -> Parser:
         metavar="NAME=VALUE",
         help="a parameter of the stack, as in `sam deploy --parameter-overrides`; repeatable",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help=(
+            "print one JSON object instead: of one record, its rehearsal; of several, `records`, "
+            "`ignored`, `verdicts` and `rehearsals`; of a storm, each policy's figures"
+        ),
+    )
     parser.add_argument(
         "--show-request", action="store_true", help="also print the last replayed request, whole"
     )
@@ -219,6 +236,12 @@ def positive(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,5}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999")
     return int(text)
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 def _duration(text: str) -> timedelta:

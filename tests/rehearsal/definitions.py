@@ -1,6 +1,7 @@
 """Rules and schedules that may have made a call, as the AWS CLI prints them."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ WAY_OUT = (
     "give what `aws scheduler get-schedule` prints, or, as NAME=FILE with the rule's name, what "
     "`aws events list-targets-by-rule` does"
 )
+
+RULE = re.compile(r"(?:(?P<EventBusName>[\w./-]+)/)?(?P<Name>[\w.-]+)", re.ASCII)
 
 
 def read_definitions(given: Sequence[str], event: Path) -> dict[str, Any]:
@@ -28,6 +31,8 @@ def read_definitions(given: Sequence[str], event: Path) -> dict[str, Any]:
         rule, equals, path = text.partition("=")  # no name of a rule has one
         if os.path.exists(text) or not equals:  # noqa: PTH110 - Path's raises for long names
             rule, path = "", text
+        if not path:
+            raise BadInput(f"--definitions {text}: names no file")
         try:
             definitions = exact_definitions(_defined_in(parse(read_bytes(Path(path))), rule))
         except (BadInput, NotExact) as problem:
@@ -40,13 +45,21 @@ def read_definitions(given: Sequence[str], event: Path) -> dict[str, Any]:
 
 def _defined_in(document: object, rule: str) -> Mapping[str, Any]:
     """`Rules` and `Schedules` of one file; raises BadInput."""
+    named: dict[str, str] = {}
+    if rule:
+        name = RULE.fullmatch(rule)
+        if not name:
+            raise BadInput(f"{rule!r} is no name of a rule: give NAME=FILE, or BUS/NAME=FILE")
+        named = {key: value for key, value in name.groupdict().items() if value}
+        if isinstance(document, list):  # as printed with --query Targets
+            document = {"Targets": document}
     if not isinstance(document, dict):
         raise BadInput(f"not a rule or schedule: {WAY_OUT}")
     if document.keys() and document.keys() <= {"Rules", "Schedules"}:
         return document
+    if "NextToken" in document:
+        raise BadInput("not all targets of the rule: leave out --limit and --max-items")
     if "Targets" in document:
-        bus, slash, name = rule.rpartition("/")
-        named = {"Name": name} | ({"EventBusName": bus} if slash else {}) if rule else {}
         if not named and "Name" not in document:
             raise BadInput("the targets of which rule? Give NAME=FILE, or BUS/NAME=FILE")
         return {"Rules": [{**document, **named}]}

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from rehearsal.cloudtrail import hide_environment
 from rehearsal.definitions import read_definitions
 from rehearsal.pattern import matches
 from rehearsal.policies import LEFT_ALONE, OURS, OUTAGES, POLICIES, USUAL_OUTAGE
-from rehearsal.records import BadInput, event_of, is_run_task, moment_of, read, title_of
+from rehearsal.records import BadInput, event_of, is_other, moment_of, read, title_of
 from rehearsal.report import report
 from rehearsal.show import counted, elapsed, line, number
 from rehearsal.storm import Storm
@@ -126,14 +126,14 @@ def several(
         print(line("", f"{number(len(held), 'record')}: {calls}, {ignored:,} ignored."))
         if results:
             print(line("", f"{counted(verdicts)}."))
-    return min((status_of(name) for name in verdicts), key=STATUSES.index, default=0)
+    return worst(verdicts)
 
 
 def one_of_several(
     record: object, options: argparse.Namespace, definitions: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """What comes of one record; None for what is no failed RunTask call."""
-    if not is_run_task(record):
+    if is_other(record):
         return None
     try:
         event = event_of(record)
@@ -185,9 +185,7 @@ def storm(
             }
             results[policy]["launched_by_outage"] = by_outage[policy]
     print(json.dumps(results, indent=2) if options.json else report(storms, by_outage))
-    if any(figures["dead_letters"] or figures["lost"] for figures in results.values()):
-        return 1
-    return 3 if any(figures["left_alone"] for figures in results.values()) else 0
+    return worst(outcome for figures in results.values() for outcome in figures["outcomes"])
 
 
 def play(
@@ -276,6 +274,11 @@ def status_of(outcome: str) -> int:
     """The exit status (see `rehearse --help`)."""
     known = {"LAUNCHED": 0, BAD_INPUT: 2, **dict.fromkeys(LEFT_ALONE, 3)}
     return known.get(outcome, 1)
+
+
+def worst(outcomes: Iterable[str]) -> int:
+    """The exit status of several."""
+    return min(map(status_of, outcomes), key=STATUSES.index, default=0)
 
 
 def show(world: World, result: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ An EventBridge event; CloudTrail's bare record, as its console shows it; what
 plain or compressed; and arrays of any of these.
 """
 
+import contextlib
 import gzip
 import io
 import json
@@ -16,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+# A file of nothing but these, BOMs among them, is empty.
+BLANK = b" \t\r\n\0\xef\xbb\xbf\xff\xfe"
 MOST_BYTES = 64 * 2**20
 STANDARD_INPUT = Path("-")
 API_CALL = "AWS API Call via CloudTrail"
@@ -85,10 +88,16 @@ def read_bytes(path: Path) -> bytes:
 
 def parse(data: bytes) -> Any:
     """The JSON in UTF-8, UTF-16 or UTF-32, with or without a BOM; raises BadInput."""
-    if not data.strip():
+    if not data.strip(BLANK):
         raise BadInput("empty")
     try:
         return json.loads(data, parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"not JSON in UTF-8 or UTF-16: {error}") from error
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            raise BadInput("several JSON documents: put them into an array") from error
+        raise BadInput(f"not JSON: {error}") from error
     except (ValueError, RecursionError) as error:
         raise BadInput(f"not JSON: {error}") from error
 
@@ -98,13 +107,13 @@ def held_in(document: object) -> Iterator[object]:
     left = [document]
     while left:
         held = left.pop()
-        if isinstance(held, str):  # as lookup-events prints with --query
-            held = _inside(held)
         if isinstance(held, dict) and not held.keys() & {"detail", "detail-type"}:
             lists = [held[key] for key in ("Records", "Events") if isinstance(held.get(key), list)]
-            held = lists[0] if lists else held
-            if isinstance(held, dict) and isinstance(held.get("CloudTrailEvent"), str):
-                held = _inside(held["CloudTrailEvent"])
+            held = lists[0] if lists else held.get("CloudTrailEvent") or held
+        if isinstance(held, str):  # a record, as lookup-events prints it
+            with contextlib.suppress(BadInput):
+                left.append(parse(held.encode(errors="surrogatepass")))
+                continue
         if isinstance(held, list):
             left += reversed(held)
         else:
@@ -159,22 +168,45 @@ def read_moment(text: str) -> datetime:
 
 def what_is(held: object) -> str:
     """A few words for what is no RunTask call."""
+    if isinstance(held, str):
+        return f"text that is no JSON: {held!r:.60}"
     if not isinstance(held, dict):
-        return f"not an event: {json.dumps(held):.40}"
+        return f"not an event: {json.dumps(held):.60}"
+    detail = held.get("detail")
     if isinstance(held.get("detail-type"), str):
-        kind, detail = held["detail-type"], held.get("detail")
-        if kind == API_CALL and isinstance(detail, dict):
-            return what_is(detail)
-        if "requestPayload" in (detail if isinstance(detail, dict) else {}):
-            return f"an event {kind!r:.80}, which holds the failed call in detail.requestPayload"
-        return f"an event {kind!r:.80} of {held.get('source')!r:.40}"
+        if held["detail-type"] == API_CALL:
+            return what_is(detail) if isinstance(detail, dict) else "an event without 'detail'"
+        what = f"an event {held['detail-type']!r:.80}"
+        if holds_a_call(held):
+            return f"{what}, which holds the failed call in detail.requestPayload"
+        return f"{what} of {held.get('source')!r:.40}"
     if isinstance(held.get("eventName"), str):
         return (
             f"CloudTrail's record of {held['eventName']!r:.80} of {held.get('eventSource')!r:.40}"
         )
+    if isinstance(held.get("EventName"), str):
+        return f"an event {held['EventName']!r:.80} without its 'CloudTrailEvent'"
     if held.keys() & {"failures", "tasks"}:
         return "RunTask's answer, without the call"
-    return f"not an event: its keys are {', '.join(map(repr, held)) or 'none'!s:.80}"
+    names = ", ".join(f"{name!r:.40}" for name in list(held)[:5])
+    return f"not an event: its keys are {names or 'none'}{', …' if len(held) > 5 else ''}"
+
+
+def is_other(held: object) -> bool:
+    """Is it an event or a record of something else, which holds no RunTask call?"""
+    if not isinstance(held, dict) or is_run_task(held) or holds_a_call(held):
+        return False
+    if isinstance(held.get("detail"), dict):
+        is_call = held.get("detail-type") == API_CALL
+        return is_other(held["detail"]) if is_call else isinstance(held.get("detail-type"), str)
+    names = (held.get("eventName"), held.get("eventSource"))
+    return all(isinstance(name, str) for name in names)
+
+
+def holds_a_call(held: Mapping[str, Any]) -> bool:
+    """Is it what Lambda says of an invocation, with the event that the function was given?"""
+    detail = held.get("detail")
+    return isinstance(detail, dict) and "requestPayload" in detail
 
 
 def _envelope(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,11 +224,6 @@ def _envelope(record: Mapping[str, Any]) -> dict[str, Any]:
         **{key: record[name] for name, key in BUILT_FROM.items()},
         "detail": dict(record),
     }
-
-
-def _inside(text: str) -> Any:
-    """A record that stands in a string."""
-    return parse(text.encode(errors="surrogatepass"))
 
 
 def _no_number(text: str) -> None:

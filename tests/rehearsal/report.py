@@ -1,4 +1,4 @@
-"""What a storm prints: its figures under each policy, the policies' settings, and who waits."""
+"""What a storm prints: figures under each policy, the policies' settings, and what is pending."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,8 +46,8 @@ def report(storms: Mapping[str, Storm], by_outage: Mapping[str, Mapping[str, int
         figures_of(results, CALLS),
         line("", "p50, p95: from the return of capacity to the launch."),
         settings_of(storms),
-        line("", f"Jobs that wait, from the first failure to {elapsed(outage * 2)} after it:"),
-        waiting_in(storms),
+        line("", f"Pending jobs, from the first failure to {elapsed(outage * 2)} after it:"),
+        pending_in(storms),
     ]
     if not outages:
         del parts[2]
@@ -82,13 +82,13 @@ def settings_of(storms: Mapping[str, Storm]) -> str:
     return table(("", "attempts", "waits", "source"), rows, words=("waits", "source"))
 
 
-def waiting_in(storms: Mapping[str, Storm]) -> str:
-    """A plot of how many jobs wait: capacity is back in its middle."""
+def pending_in(storms: Mapping[str, Storm]) -> str:
+    """A plot of how many jobs are pending: capacity is back in its middle."""
     storm = next(iter(storms.values()))
     names = max(map(len, storms)) + 2
     samples = min(MOST_SAMPLES, (width() - names) // 2 * 2)
     until = storm.start + (storm.outage_ends - storm.start) * 2
-    series = {name: played.waiting(samples, until) for name, played in storms.items()}
+    series = {name: played.pending(samples, until) for name, played in storms.items()}
     mark, words, middle = (
         (MARK if can_show(MARK) else "^"),
         "capacity is back",

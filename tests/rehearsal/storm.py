@@ -182,7 +182,7 @@ class Storm:
             ),
         }
 
-    def waiting(self, samples: int, until: datetime) -> list[int]:
+    def pending(self, samples: int, until: datetime) -> list[int]:
         """How many jobs neither run nor are given up, at so many moments up to `until`."""
         ends = [job.launches[0] if job.launches else job.ended for job in self.jobs]
         step = (until - self.start) / samples
@@ -322,7 +322,7 @@ class Storm:
         self._ask(job, None, answered)
 
     def _retry_by_itself(self, job: Job, waits: Iterator[float]) -> None:
-        """A caller that waits and asks again, until it runs out of attempts and says so."""
+        """A caller that waits and retries, until it runs out of attempts and says so."""
         wait = next(waits, None)
         if wait is None:
             job.end("GAVE_UP", self.now)

@@ -19,7 +19,7 @@ import boto3
 import time_machine
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.awsrequest import AWSPreparedRequest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
 from botocore.httpsession import URLLib3Session
 from botocore.model import OperationModel
 from moto import mock_aws
@@ -201,9 +201,8 @@ class World:
                 self._clock.move_to(self.start - DAY)
                 try:
                     define(definition)
-                except ClientError as error:
-                    said = error.response["Error"].get("Message")
-                    raise NotExact(f"{kind}[{i}]", f"is refused: {said}") from error
+                except (ClientError, ParamValidationError) as error:
+                    raise NotExact(f"{kind}[{i}]", f"is refused: {error}") from error
         self._clock.move_to(self.now)
 
     def _define_rule(self, rule: Mapping[str, Any]) -> None:
@@ -212,7 +211,8 @@ class World:
         if bus not in [b["Name"] for b in events.list_event_buses()["EventBuses"]]:
             events.create_event_bus(Name=bus)
         events.put_rule(Name=rule["Name"], EventBusName=bus, EventPattern='{"source": ["x"]}')
-        events.put_targets(Rule=rule["Name"], EventBusName=bus, Targets=rule["Targets"])
+        if rule["Targets"]:
+            events.put_targets(Rule=rule["Name"], EventBusName=bus, Targets=rule["Targets"])
 
     def _define_schedule(self, schedule: Mapping[str, Any]) -> None:
         scheduler = self._scheduler
