@@ -60,6 +60,12 @@ def run_task() -> StructureShape:
     return cast("StructureShape", model.input_shape)
 
 
+@pytest.fixture(autouse=True)
+def _usual_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever terminal the tests run in."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 def unavailable(reason: str) -> NoReturn:
     """A tool that a test needs is not here: a reason to skip, but not where it must be (CI)."""
     if os.environ.get("REQUIRE_RUNTIME"):

@@ -357,6 +357,7 @@ def test_help_takes_no_time() -> None:
 def test_nothing_is_wider_than_the_terminal(
     columns: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.delenv("COLUMNS")  # without it and without a terminal, it is 100
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
     file = tmp_path / "log.json"

@@ -147,7 +147,7 @@ def test_the_tests_stay_here(
     hostile: dict[str, str], listener: tuple[str, list[str]], tmp_path: Path
 ) -> None:
     some = ["tests/test_handler.py", "-k", "test_the_same_event_twice_starts_one_task"]
-    done = run(["-m", "pytest", "-p", "no:cacheprovider", *some], hostile)
+    done = run(["-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *some], hostile)
     assert done.returncode == 0, done.stdout
     assert_nobody_left(listener, tmp_path)
 

@@ -99,7 +99,7 @@ def test_fields_that_are_absent_or_null_do_not_hide_a_failed_call(
     assert matches(stack.pattern, changed(FARGATE, change))
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=str)
+@pytest.mark.parametrize("stack", STACKS, ids=["default", "replays"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -139,7 +139,7 @@ def test_the_pattern_is_for_the_stacks_own_account_and_region(partition: str) ->
     assert matches(stack.pattern, event | {"account": "999999999999", "region": "x-north-1"})
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=str)
+@pytest.mark.parametrize("stack", STACKS, ids=["default", "replays"])
 def test_a_replay_on_the_default_bus_matches_only_where_the_stack_says_so(stack: Stack) -> None:
     wanted = stack.parameters["AcceptReplaysOnDefaultBus"] == "true"
     replayed = changed(FARGATE, lambda event: event.update({"replay-name": "monday"}))
@@ -168,7 +168,7 @@ def test_what_can_not_be_delivered_is_kept(stack: Stack) -> None:
         }
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=str)
+@pytest.mark.parametrize("stack", STACKS, ids=["default", "replays"])
 def test_no_alternative_names_a_path_twice(stack: Stack) -> None:
     # EventBridge refuses such a pattern when the rule is made (event-ruler: "Path … cannot be
     # allowed multiple times"); the engine here would not.

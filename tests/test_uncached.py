@@ -16,7 +16,7 @@ DESK = {
     "uv run rehearse": ["-c", REHEARSE, "events/launched.fargate-capacity-rule.json"],
     "uv run bench": ["-c", BENCH, "--runs", "1", "--jobs", "1"],
     "uv run pytest": ["-m", "pytest", "tests/test_backoff.py", "tests/test_handler.py"],
-    "coverage run": ["-m", "coverage", "run", "-m", "pytest", "tests/test_backoff.py"],
+    "coverage run": ["-m", "coverage", "run", "-m", "pytest", "-n", "0", "tests/test_backoff.py"],
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from botocore.loaders import Loader
 
-# Read by botocore (its CRT and its proxies included), moto, Powertools and ministack.
+# Read by botocore, moto and Powertools.
 PREFIXES = ("AWS_", "BOTO", "MOTO_", "TEST_SERVER_MODE", "TEST_PROXY_MODE", "POWERTOOLS_")
 NAMES = ("INITIAL_NO_AUTH_ACTION_COUNT", "LOG_LEVEL")
 
