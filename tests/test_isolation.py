@@ -36,7 +36,7 @@ sys.addaudithook(watch)
 
 @pytest.fixture
 def listener() -> Iterator[tuple[str, list[str]]]:
-    """An address that everything is told to use, and who came."""
+    """An address that everything is configured to use, and who came."""
     visitors: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
