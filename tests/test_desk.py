@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from rehearsal import EVENT_NAMES, EVENTS, load_definitions, load_event
 from rehearsal.cli import main
-from rehearsal.records import BadInput, event_of, read_bytes
+from rehearsal.records import BadInput, event_of, read_bytes, read_moment
 from test_uncached import REHEARSE
 
 FARGATE = "launched.fargate-capacity-rule"
@@ -113,6 +113,16 @@ def test_a_record_gets_the_envelope_that_eventbridge_gives_it() -> None:
         k: v for k, v in EVENT.items() if k != "id"
     }
     assert event["id"] == RECORD["eventID"]
+
+
+def test_a_time_without_a_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert read_moment("2026-11-23T00:00:04") == read_moment("2026-11-23T01:00:04+01:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_standard_input_is_taken(plain: Any) -> None:

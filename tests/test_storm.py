@@ -205,6 +205,19 @@ def test_an_event_that_is_not_new_is_the_same_in_a_storm(
     assert storm[1] == {outcome: 3}
 
 
+def test_replayed_events_wait_in_a_storm_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, waits = tmp_path / "event.json", []
+    options = ("--storm", "3", "--outage", "0s", "--parameter", "AcceptReplaysOnDefaultBus=true")
+    for change in ({}, {"replay-name": "r"}):
+        file.write_text(json.dumps(load_event(FARGATE) | change))
+        main([str(file), *options, "--json"])
+        figures = json.loads(capsys.readouterr().out)["retry-run-task"]
+        waits.append(figures["seconds_to_launch_p50"])
+    assert waits[1] >= waits[0] + 60
+
+
 def test_the_seed_idea_loses_what_cannot_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
     file = str(EVENTS / f"{HIDDEN}.json")
     assert main([file, *SMALL, "--policy", "seed-idea"]) == 1

@@ -47,7 +47,7 @@ def rejected(code: str, message: str) -> ECSException:
 
 
 def _invalid(parameters: Mapping[str, Any]) -> ECSException | None:
-    """How ECS rejects what its model takes, and no call that it accepts has: its words are a guess."""
+    """How ECS rejects what its model takes and its API does not (the words are a guess)."""
     if not 1 <= parameters.get("count", 1) <= 10:
         return rejected("InvalidParameterException", "Count must be between 1 and 10 inclusive.")
     if not re.fullmatch("[^:]+(:[0-9]+)?", parameters["taskDefinition"].rpartition("/")[2]):
