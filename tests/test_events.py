@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
-from rehearsal import EVENT_NAMES, EVENTS
+from rehearsal import EVENT_NAMES, EVENTS, verdict_of
 
 PAGE = (EVENTS / "README.md").read_text("utf-8")
 ROW = re.compile(r"\| \[([^]]+)\]\(([^)]+)\) \| `([A-Z_]+)` \| ([^|]+) \|")
@@ -27,13 +27,6 @@ def rows() -> list[Row]:
     found = [ROW.fullmatch(line) for line in lines]
     assert None not in found, lines[found.index(None)]
     return [Row(*match.groups()) for match in found if match]
-
-
-def verdict_of(name: str) -> str:
-    """What the rehearsal of an event file comes to; test_rehearsal holds the files to it."""
-    if name == "unmatched.success":
-        return "LAUNCHED"  # by its caller
-    return name.partition(".")[0].upper().replace("-", "_")
 
 
 def test_the_page_lists_every_event_file_in_order() -> None:

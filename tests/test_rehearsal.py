@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from conftest import NOW
-from rehearsal import EVENT_NAMES, EVENTS, load_event
+from rehearsal import EVENT_NAMES, EVENTS, load_event, verdict_of
 from rehearsal.cli import main
 from rehearsal.cloudtrail import hide_environment
 from rehearsal.policies import LEFT_ALONE
@@ -55,9 +55,7 @@ def test_each_event_file_rehearses_to_its_verdict(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, result = rehearsed(capsys, str(EVENTS / f"{name}.json"))
-    verdict = name.partition(".")[0].upper().replace("-", "_")
-    if name == "unmatched.success":
-        verdict = "LAUNCHED"  # by its caller
+    verdict = verdict_of(name)
     assert result["outcome"] == verdict
     assert status == {"LAUNCHED": 0, **dict.fromkeys(LEFT_ALONE, 3)}.get(verdict, 1)
 

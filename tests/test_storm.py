@@ -1,6 +1,7 @@
 """The storm: its model agrees with the rehearsal of one chain, and this stack loses no job."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -252,6 +253,13 @@ def test_the_settings_of_the_other_policies_stand_under_the_table(
     for published in PUBLISHED.values():
         assert f"  {published.shown}  " in shown
         assert f"  {published.source}\n" in shown
+
+
+@pytest.mark.parametrize("policy", PUBLISHED)
+def test_the_waits_are_those_that_are_shown(policy: str) -> None:
+    published = PUBLISHED[policy]
+    first = min(next(published.waits(f"job {n}")) for n in range(200))
+    assert first == pytest.approx(float(re.findall("[0-9.]+", published.shown)[0]), abs=0.1)
 
 
 def test_a_storm_that_ends_well_exits_well(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,13 @@ EVENTS = ROOT / "events"
 EVENT_NAMES = sorted(path.stem for path in EVENTS.glob("*.json"))
 
 
+def verdict_of(name: str) -> str:
+    """What the rehearsal of an event file comes to, by the file's name."""
+    if name == "unmatched.success":
+        return "LAUNCHED"  # by its caller
+    return name.partition(".")[0].upper().replace("-", "_")
+
+
 def load_event(name: str) -> dict[str, Any]:
     """The event of `events/<name>.json`, fresh."""
     event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text("utf-8"))

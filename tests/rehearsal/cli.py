@@ -56,9 +56,8 @@ exit status:
   Of several calls, the worst: 2, then 1, 3 and 0.
 """
 
-# What a storm has no use for, and what has a meaning in a storm alone.
+# What a storm has no use for.
 NOT_WITH_STORM = ("failures", "then_replay", "duplicates", "show_request")
-WITH_STORM_ONLY = ("policy",)
 
 
 class Parser(argparse.ArgumentParser):
@@ -120,19 +119,14 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     """Refuses options that do not go together."""
     for name in NOT_WITH_STORM if options.storm else ():
         if getattr(options, name):
-            parser.error(f"{_option(name)} does not go with --storm")
-    for name in () if options.storm else WITH_STORM_ONLY:
-        if getattr(options, name):
-            parser.error(f"{_option(name)} goes with --storm only")
+            parser.error(f"--{name.replace('_', '-')} does not go with --storm")
+    if options.policy and not options.storm:
+        parser.error("--policy goes with --storm only")
     names = [name for name, _ in options.parameter]
     if twice := {name for name in names if names.count(name) > 1}:
         parser.error(f"--parameter {min(twice)} is given twice")
     if [str(options.event), *options.definitions].count("-") > 1:
         parser.error("--definitions: standard input can be taken once")
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _parser() -> Parser:

@@ -210,7 +210,10 @@ def holds_a_call(held: Mapping[str, Any]) -> bool:
 
 
 def _envelope(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What EventBridge puts around the record of an API call (aws-facts, section 1)."""
+    """What EventBridge puts around the record of an API call, as events/ has it.
+
+    The envelope's own id is not known: the record's stands for it.
+    """
     for name in BUILT_FROM:
         if not isinstance(record.get(name), str):
             raise BadInput(

@@ -28,6 +28,8 @@ from rehearsal.world import (
     SCHEDULER_LATENCY,
     World,
     asked_and_placed,
+    object_in,
+    objects_in,
 )
 from retry_run_task import handler as function
 from retry_run_task.backoff import spread
@@ -369,14 +371,9 @@ class Storm:
 
 def _names_in(detail: Mapping[str, Any]) -> list[str]:
     """What names the call and its chain: each job of a storm has its own."""
-    parameters = detail.get("requestParameters")
-    parameters = parameters if isinstance(parameters, dict) else {}
-    tags = parameters.get("tags")
-    origins = [
-        tag.get("value")
-        for tag in (tags if isinstance(tags, list) else [])
-        if isinstance(tag, dict) and tag.get("key") == ORIGIN_TAG
-    ]
+    parameters = object_in(detail.get("requestParameters"))
+    tags = objects_in(parameters.get("tags"))
+    origins = [tag.get("value") for tag in tags if tag.get("key") == ORIGIN_TAG]
     texts = (detail.get("eventID"), parameters.get("clientToken"), *origins)
     found = (UUID.match(text) for text in texts if isinstance(text, str))
     return list(dict.fromkeys(name[0] for name in found if name))

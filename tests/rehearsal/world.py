@@ -130,7 +130,7 @@ class World:
     def _set_up(self) -> None:
         enter = self._exit.enter_context
         no_one = {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-        # New Regions too.
+        # A Region that moto does not know yet is played as well.
         here = {"MOTO_ACCOUNT_ID": self.stack.account, "MOTO_ALLOW_NONEXISTENT_REGION": "true"}
         enter(mock.patch.dict(os.environ, no_one | here))
         enter(mock.patch.object(boto3, "DEFAULT_SESSION", None))
@@ -237,10 +237,10 @@ class World:
     def begin(self, event: Mapping[str, Any]) -> None:
         """A caller's RunTask call has happened, and this is the event of it."""
         detail: Mapping[str, Any] = event["detail"]
-        parameters = _object(detail.get("requestParameters"))
-        response = _object(detail.get("responseElements"))
+        parameters = object_in(detail.get("requestParameters"))
+        response = object_in(detail.get("responseElements"))
         self._asked, self._placed = asked_and_placed(detail)
-        service = _object(detail.get("userIdentity")).get("invokedBy")
+        service = object_in(detail.get("userIdentity")).get("invokedBy")
         who = service or str(detail.get("userAgent")).partition(" ")[0]
         error = detail.get("errorCode")
         self.tell("ECS", f"RunTask by {who}: {_answer(parameters, response, error)}")
@@ -517,8 +517,8 @@ class World:
 
 def asked_and_placed(detail: Mapping[str, Any]) -> tuple[int, list[str]]:
     """How many tasks the call in a record asked for, and the ARNs of those that it placed."""
-    count = _object(detail.get("requestParameters")).get("count")
-    tasks = _objects(_object(detail.get("responseElements")).get("tasks"))
+    count = object_in(detail.get("requestParameters")).get("count")
+    tasks = objects_in(object_in(detail.get("responseElements")).get("tasks"))
     asked = count if type(count) is int and count > 0 else 1
     return asked, [str(task["taskArn"]) for task in tasks if task.get("taskArn")]
 
@@ -528,7 +528,7 @@ def _answer(parameters: Mapping[str, Any], response: Mapping[str, Any], error: o
         return f"rejected, {error}"
     detail = {"requestParameters": parameters, "responseElements": response}
     asked, placed = asked_and_placed(detail)
-    failures = _objects(response.get("failures"))
+    failures = objects_in(response.get("failures"))
     if not failures:
         return f"{len(placed)} placed"
     # The first sentence of each reason, once.
@@ -549,9 +549,11 @@ def _sentence(outcome: Mapping[str, Any]) -> str:
     return f"{words}: {outcome['detail']}"
 
 
-def _object(value: object) -> Mapping[str, Any]:
+def object_in(value: object) -> Mapping[str, Any]:
+    """The object; what is none has no members."""
     return value if isinstance(value, dict) else {}
 
 
-def _objects(value: object) -> list[Mapping[str, Any]]:
+def objects_in(value: object) -> list[Mapping[str, Any]]:
+    """The objects of a list; what is no list has none."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
