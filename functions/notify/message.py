@@ -1,0 +1,157 @@
+"""The message: one text about all letters of a batch, for a phone; and its form for a chat."""
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from notify.letter import Kind, Letter
+from notify.remedy import Step, steps
+from notify.settings import Settings
+
+MOST_LISTED = 20
+# SNS, Publish: a message has 256 KiB, all its variants together.
+MOST_BYTES = 262_144
+# SNS, Publish: "less than 100 characters". It takes UTF-8; mail on a phone shows ASCII at its best.
+LONGEST_SUBJECT = 99
+# Amazon Q Developer in chat applications, "Custom notifications".
+LONGEST_DESCRIPTION = 8_000
+
+MEANING = {
+    Kind.EXHAUSTED: "no attempt started it, and the budget is used up",
+    Kind.EXPIRED: "too late to be useful, or to be safe",
+    Kind.NOT_RETRYABLE: "a retry does not help",
+    Kind.NOT_REPLAYABLE: "the request cannot be repeated exactly",
+    Kind.FAILED: "retry-run-task could not handle the call",
+    Kind.UNREADABLE: "a letter that cannot be read",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What SNS publishes. With `is_json`, `body` is an object with a text for each protocol."""
+
+    subject: str
+    body: str
+    is_json: bool
+
+
+def compose(letters: Sequence[Letter], settings: Settings) -> Message:
+    """The message about these letters, of which there is at least one, and one for each job.
+
+    What is too long for SNS or for a chat lists fewer jobs: nothing is cut in its midst.
+    """
+    help_with = steps(letters, settings)
+    subject = subject_of(letters, settings.region)
+    failed, words = headline_of(letters)
+    headline = f"retry-run-task {failed}{words}" if failed else words
+    for most in range(MOST_LISTED, -1, -1):
+        jobs = jobs_in(letters, settings, most)
+        about = f"{headline} (account {settings.account}, {settings.region}).\n\n{jobs}"
+        body = f"{about}\n\nWHAT TO DO\n\n{paragraphs(help_with)}\n"
+        is_short = len(about) <= LONGEST_DESCRIPTION or not settings.is_chat
+        if settings.is_chat:
+            body = json.dumps(
+                {"default": body, "https": chat(subject, about, help_with)}, ensure_ascii=False
+            )
+        if is_short and len(body.encode()) <= MOST_BYTES:
+            break
+    return Message(subject, body, settings.is_chat)
+
+
+def headline_of(letters: Sequence[Letter]) -> tuple[str, str]:
+    """`failed: ` if retry-run-task itself did, and then: `nightly-report did not start`."""
+    doubtful = sum(letter.kind.may_have_started for letter in letters)
+    lost = len(letters) - doubtful
+    jobs = (letters[0].job if len(letters) == 1 else "") or counted(len(letters))
+    if not doubtful:
+        return "", f"{jobs} did not start"
+    if not lost:
+        return "failed: ", f"{jobs} may not have started"
+    return "failed: ", f"{counted(lost)} did not start, {doubtful:,} may not have started"
+
+
+def subject_of(letters: Sequence[Letter], region: str) -> str:
+    """The headline as SNS takes it: ASCII, and a long name of a job is shortened."""
+    failed, words = headline_of(letters)
+    text = f"[retry-run-task] {failed}{words} ({region})"
+    too_long = len(text) - LONGEST_SUBJECT
+    if too_long > 0:
+        job = letters[0].job
+        text = text.replace(job, f"{job[: len(job) - too_long - 3]}...", 1)
+    return text.encode("ascii", "replace").decode()
+
+
+def jobs_in(letters: Sequence[Letter], settings: Settings, most: int) -> str:
+    """The jobs, grouped by their cause, the most frequent one first; `most` of them are listed."""
+    groups: dict[tuple[Kind, tuple[str, ...]], list[Letter]] = {}
+    for letter in sorted(letters, key=lambda each: each.time):
+        groups.setdefault((letter.kind, letter.said), []).append(letter)
+    largest = sorted(groups.values(), key=len, reverse=True)
+    # One of each cause in turn: none is hidden behind a frequent one.
+    in_turn = [each for turn in zip_longest(*largest) for each in turn if each is not None]
+    listed = in_turn[:most]
+    found = [cause(group, listed) for group in largest if group[0] in listed]
+    more = len(letters) - len(listed)
+    if more:
+        where = f'CloudWatch Logs Insights, saved query "{settings.query}"'
+        found.append(f"and {more:,} more. All of them: {where}.")
+    return "\n\n".join(found)
+
+
+def cause(group: Sequence[Letter], listed: Sequence[Letter]) -> str:
+    """One cause, and those of its jobs that are listed."""
+    kind, said = group[0].kind, group[0].said
+    number = f" ({counted(len(group))})" if len(group) > 1 else ""
+    lines = [f"{kind}: {MEANING[kind]}{number}"]
+    if said:
+        lines.append(f"{'Error' if kind is Kind.FAILED else 'ECS said'}: {'; '.join(said)}")
+    details = {letter.detail for letter in group}
+    is_shared = len(details) == 1
+    lines += filter(None, details if is_shared else [])
+    for letter in group:
+        if letter in listed:
+            lines += entry(letter, "" if is_shared else letter.detail)
+    return "\n".join(lines)
+
+
+def entry(letter: Letter, detail: str) -> list[str]:
+    """The lines about one job."""
+    cluster = f"cluster {letter.cluster}" if letter.cluster else ""
+    since = f"first due {letter.since:%Y-%m-%d %H:%M:%S} UTC" if letter.since else ""
+    facts = (
+        ", ".join(filter(None, (letter.task_definition, cluster))),
+        ", ".join(filter(None, (since, letter.attempts))),
+        detail,
+        letter.event and f"event {letter.event}",
+    )
+    return [f"- {letter.job or 'a job without a name'}", *(f"  {fact}" for fact in facts if fact)]
+
+
+def paragraphs(help_with: Sequence[Step]) -> str:
+    """The steps as text; a command stands on a line of its own, ready to be copied."""
+    return "\n\n".join(f"{step.text}\n{step.command}".strip() for step in help_with)
+
+
+def chat(title: str, about: str, help_with: Sequence[Step]) -> str:
+    """The custom notification of Amazon Q Developer, which Slack and Teams show."""
+    marked = (f"{escaped(s.text)}\n```{s.command}```" if s.command else escaped(s.text) for s in help_with)
+    content = {
+        "textType": "client-markdown",
+        "title": escaped(title),
+        "description": escaped(about),
+        "nextSteps": list(marked),
+        "keywords": ["retry-run-task"],
+    }
+    return json.dumps({"version": "1.0", "source": "custom", "content": content}, ensure_ascii=False)
+
+
+def escaped(text: str) -> str:
+    """Text in which Slack sees no mention and no link (Slack, "Formatting text": & < >)."""
+    return html.escape(text, quote=False)
+
+
+def counted(number: int) -> str:
+    """`1 job`, `40 jobs`."""
+    return "1 job" if number == 1 else f"{number:,} jobs"
