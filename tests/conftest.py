@@ -66,6 +66,14 @@ def _usual_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
+def replay_command(stack: Stack, start: datetime, end: datetime) -> str:
+    """The output StartReplayCommand, as an operator fills it in."""
+    command: str = stack.outputs["StartReplayCommand"]["Value"]
+    for word, moment in (("START", start), ("END", end)):
+        command = command.replace(f"time {word}", f"time {moment:%Y-%m-%dT%H:%M:%SZ}")
+    return command
+
+
 def unavailable(reason: str) -> NoReturn:
     """A tool that a test needs is not here: a reason to skip, but not where it must be (CI)."""
     if os.environ.get("REQUIRE_RUNTIME"):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 from moto.ecs.exceptions import ECSException
 
-from conftest import NOW
+from conftest import NOW, replay_command
+from notify import remedy
 from rehearsal import load_definitions, load_event
-from rehearsal.bus import MINUTE_BEFORE
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import decision, follow, handler, launch, progress, recover
@@ -41,9 +42,11 @@ def changed(name: str, **detail: Any) -> dict[str, Any]:
 
 
 def replay_all(world: World) -> None:
-    """As an operator does who pastes the command of the first message."""
+    """As an operator does: with the first message's command, or else the stack's output."""
     world.wait(timedelta(minutes=10))
-    world.replay(world.bus.messages[0].splitlines()[-1].strip('"'))
+    command = world.messages[0].command(world.stack)
+    begin = world.start - timedelta(minutes=1)
+    world.replay(command or replay_command(world.stack, begin, world.now))
     world.run()
 
 
@@ -348,7 +351,7 @@ def the_stack_is_narrowed_in_mid_chain() -> None:
         assert outcomes(world) == ["FAILED_AGAIN", "NOT_REPLAYABLE"]
         assert world.outcomes[-1]["attempt"] == "1/10"
         assert "ClusterArns, TaskDefinitionArns" in world.outcomes[-1]["detail"]
-        assert len(world.bus.messages) == 1
+        assert len(world.messages) == 1
         world.deploy(Stack())
         replay_all(world)
         assert len(world.tasks) == 1
@@ -385,7 +388,8 @@ def the_stack_is_renamed_in_mid_chain() -> None:
         world.deliver(attempt)
         assert outcomes(world) == ["NOT_REPLAYABLE"]
         assert "another stack, or of this one under an earlier name" in world.outcomes[0]["detail"]
-        assert len(world.bus.messages) == 1
+        world.run()
+        assert [message.command(after) for message in world.messages] == [None]
         world.deploy(Stack({"Callers": "UNATTENDED"}, name="after"))
         replay_all(world)
         assert outcomes(world)[-1] == "LAUNCHED"
@@ -585,11 +589,17 @@ def a_replay_starts_a_minute_before_its_first_letter() -> None:
 
 
 REAL_REPLAY = World.replay
+START = re.compile(r"(?<=--event-start-time )\S+")
 
 
 def replays_from_the_letters_own_second(patch: pytest.MonkeyPatch) -> None:
     def replay(world: World, command: str) -> int:
-        return REAL_REPLAY(world, MINUTE_BEFORE.sub(r"\1", command))
+        margin = remedy.MARGIN.total_seconds()
+        return REAL_REPLAY(world, START.sub(lambda m: later(m[0], margin), command))
+
+    def later(time: str, seconds: float) -> str:
+        moment = datetime.fromisoformat(time) + timedelta(seconds=seconds)
+        return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
     patch.setattr(World, "replay", replay)
 

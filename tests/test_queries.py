@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from conftest import DUE_NOW, NOW
+from notify.letter import Kind
 from rehearsal import ROOT, load_event
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -62,7 +63,7 @@ def test_the_outcomes_that_they_look_for_are_the_functions(stack: Stack) -> None
         for name, query in queries(stack).items()
     }
     assert found == {
-        "lost jobs": {outcome.value for outcome in Outcome if outcome.is_dead_letter},
+        "lost jobs": {kind.value for kind in Kind},
         "one chain by origin": {"ORIGIN"},
         "calls left alone by caller": {Outcome.LEFT_ALONE.value},
     }

@@ -461,7 +461,8 @@ def everything_else(world: World) -> Iterator[str]:
     yield world.logs.getvalue()
     yield json.dumps(world.outcomes)
     yield json.dumps(world.bus.archive)
-    yield json.dumps(world.bus.messages)
+    yield from world.letters[world.stack.name].bodies
+    yield from (f"{message.subject}\n{message.text}" for message in world.messages)
     yield json.dumps([call["tags"] for call in world.calls])
     yield json.dumps([entry.text for entry in world.timeline])
     yield json.dumps([dict(entry.data) for entry in world.timeline])

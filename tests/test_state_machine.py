@@ -493,7 +493,8 @@ class Faults(RuleBasedStateMachine):
             world.logs.getvalue(),
             json.dumps(world.outcomes[-3:]),
             *[json.dumps(bus.archive[-3:]) for bus in world.buses.values()],
-            *[json.dumps(bus.messages[-3:]) for bus in world.buses.values()],
+            *[text for letters in world.letters.values() for text in letters.bodies[-3:]],
+            *[m.text for letters in world.letters.values() for m in letters.messages[-3:]],
             json.dumps(world.inputs[-3:]),
             json.dumps([call["tags"] for call in world.calls[-3:]]),
         )
@@ -536,8 +537,14 @@ class Faults(RuleBasedStateMachine):
 
     @held
     def check_that_nothing_is_lost(self) -> None:
-        for bus in self.world.buses.values():
-            assert len(bus.messages) == len(bus.archive)
+        for name, bus in self.world.buses.items():
+            letters = self.world.letters[name]
+            assert (len(letters.bodies), letters.unsent) == (len(bus.archive), [])
+            told = "".join(message.text for message in letters.messages)
+            for letter in bus.archive:
+                record = letter["detail"]
+                job = (record["responsePayload"] or {}).get("event")
+                assert (job or record["requestContext"]["requestId"]) in told
         for name in self.world.stacks:
             self.world.use(name)
             assert self.world.schedules() == []

@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -30,6 +31,7 @@ MADE_BY_SAM = {
     "RetryRunTaskFailedCallPermission": "AWS::Lambda::Permission",
     "RetryRunTaskReplayedDeadLetter": "AWS::Events::Rule",
     "RetryRunTaskReplayedDeadLetterPermission": "AWS::Lambda::Permission",
+    "NotifyLetters": "AWS::Lambda::EventSourceMapping",
 }
 # Every parameter that a condition asks for, with a value that is not its default.
 SWITCHES = {
@@ -48,7 +50,8 @@ SWITCHES = {
 def translated(stack: Stack) -> dict[str, Any]:
     """What CloudFormation gets to see, after `sam package` has put the code in a bucket."""
     source = copy.deepcopy(stack.source)
-    source["Resources"]["RetryRunTask"]["Properties"]["CodeUri"] = "s3://code/functions.zip"
+    for name in ("RetryRunTask", "Notify"):
+        source["Resources"][name]["Properties"]["CodeUri"] = "s3://code/functions.zip"
     with mock.patch.dict("os.environ", AWS_DEFAULT_REGION=stack.region):
         translation: dict[str, Any] = Translator({}, Parser()).translate(source, {})
     return translation
@@ -81,19 +84,32 @@ def arn_of(name: str) -> dict[str, list[str]]:
     return {"Fn::GetAtt": [name, "Arn"]}
 
 
-def test_it_is_one_function_with_the_code_and_the_role_of_this_project(
+def test_there_are_two_functions_with_the_code_and_the_roles_of_this_project(
     stack: Stack, resources: dict[str, Any]
 ) -> None:
-    assert of_type("AWS::Lambda::Function", resources) == {"RetryRunTask"}
-    function = resources["RetryRunTask"]["Properties"]
-    assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
-    assert function["Role"] == arn_of("RetryRunTaskRole")
-    module, _, name = function["Handler"].rpartition(".")
-    assert (ROOT / stack.function["CodeUri"] / module.replace(".", "/")).with_suffix(".py").exists()
-    assert callable(getattr(importlib.import_module(module), name))
+    functions = of_type("AWS::Lambda::Function", resources)
+    assert functions == {"RetryRunTask", "Notify"}
+    for name in functions:
+        function = resources[name]["Properties"]
+        assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
+        assert function["Role"] == arn_of(f"{name}Role")
+        module, _, handler = function["Handler"].rpartition(".")
+        code = ROOT / stack.resources[name]["Properties"]["CodeUri"]
+        assert (code / module.replace(".", "/")).with_suffix(".py").exists()
+        assert callable(getattr(importlib.import_module(module), handler))
 
 
-def test_sam_adds_nothing_but_two_rules_and_what_calls_and_follows_the_function(
+def test_a_broken_layer_does_not_silence_both(resources: dict[str, Any]) -> None:
+    assert "Layers" in resources["RetryRunTask"]["Properties"]
+    assert "Layers" not in resources["Notify"]["Properties"]
+    # Nor does an error in the code of one stop the other from being imported.
+    for path in (ROOT / "functions" / "notify").glob("*.py"):
+        imported = re.findall(r"^ *(?:from|import) (\w+)", path.read_text("utf-8"), re.MULTILINE)
+        third_party = set(imported) - sys.stdlib_module_names
+        assert third_party <= {"notify", "boto3", "botocore", "mypy_boto3_sns"}
+
+
+def test_sam_adds_nothing_but_rules_and_what_calls_and_follows_the_functions(
     stack: Stack, resources: dict[str, Any]
 ) -> None:
     added = resources.keys() - stack.source["Resources"].keys()
@@ -128,15 +144,11 @@ def test_every_result_of_the_function_goes_to_the_bus(resources: dict[str, Any])
 def test_nothing_is_public(resources: dict[str, Any]) -> None:
     allow = [s for s in dicts_in(resources) if "Principal" in s and s.get("Effect") == "Allow"]
     assert all(s["Principal"] == {"Service": mock.ANY} for s in allow)
-    # Who makes Lambda use a role must be allowed to pass it; EventBridge supports no condition in
-    # the policy of a topic.
+    # Who makes Lambda use a role must be allowed to pass it.
     unconditional = {
         (s["Principal"]["Service"], s["Action"]) for s in allow if "Condition" not in s
     }
-    assert unconditional == {
-        ("lambda.amazonaws.com", "sts:AssumeRole"),
-        ("events.amazonaws.com", "sns:Publish"),
-    }
+    assert unconditional == {("lambda.amazonaws.com", "sts:AssumeRole")}
     assert not [kind for kind in kinds(resources) if re.search("Url|ApiGateway", kind)]
 
 
@@ -146,7 +158,7 @@ def test_it_needs_no_more_than_the_readme_says(resources: dict[str, Any]) -> Non
     assert f"needs {promise}iption" in readme
     needless = "DynamoDB|RDS|S3|StepFunctions|CloudTrail|Logs::SubscriptionFilter|EC2|KMS"
     assert not [kind for kind in kinds(resources) if re.match(f"AWS::({needless})", kind)]
-    assert of_type("AWS::Logs::LogGroup", resources) == {"LogGroup"}  # the function's own
+    assert of_type("AWS::Logs::LogGroup", resources) == {"LogGroup"}  # the functions' own
 
 
 def test_sam_delete_leaves_nothing_behind(resources: dict[str, Any]) -> None:
@@ -248,7 +260,7 @@ def test_a_replays_name_fits_whatever_the_stacks_name() -> None:
     stack = Stack(name=LONGEST)
     text = json.dumps([stack.resources, stack.outputs])
     names = re.findall(r"--replay-name (\S*?\$\(date \+%s\)\S*) --", text)
-    assert len(names) == text.count("start-replay --") == 3  # two messages and an output
+    assert len(names) == text.count("start-replay --") == 2  # for the messages, and an output
     for name in names:
         # StartReplay, API reference: up to 64 of these characters.
         assert re.fullmatch(r"[.\-_A-Za-z0-9]{1,64}", name.replace("$(date +%s)", "1" * 10))

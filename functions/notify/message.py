@@ -49,7 +49,7 @@ def compose(letters: Sequence[Letter], settings: Settings) -> Message:
     for most in range(MOST_LISTED, -1, -1):
         jobs = jobs_in(letters, settings, most)
         about = f"{headline} (account {settings.account}, {settings.region}).\n\n{jobs}"
-        body = f"{about}\n\nWHAT TO DO\n\n{paragraphs(help_with)}\n"
+        body = f"{about}\n\nWHAT TO DO\n\n{paragraphs(help_with)}"
         is_short = len(about) <= LONGEST_DESCRIPTION or not settings.is_chat
         if settings.is_chat:
             body = json.dumps(
@@ -136,7 +136,9 @@ def paragraphs(help_with: Sequence[Step]) -> str:
 
 def chat(title: str, about: str, help_with: Sequence[Step]) -> str:
     """The custom notification of Amazon Q Developer, which Slack and Teams show."""
-    marked = (f"{escaped(s.text)}\n```{s.command}```" if s.command else escaped(s.text) for s in help_with)
+    marked = (
+        f"{escaped(s.text)}\n```{s.command}```" if s.command else escaped(s.text) for s in help_with
+    )
     content = {
         "textType": "client-markdown",
         "title": escaped(title),
@@ -144,7 +146,9 @@ def chat(title: str, about: str, help_with: Sequence[Step]) -> str:
         "nextSteps": list(marked),
         "keywords": ["retry-run-task"],
     }
-    return json.dumps({"version": "1.0", "source": "custom", "content": content}, ensure_ascii=False)
+    return json.dumps(
+        {"version": "1.0", "source": "custom", "content": content}, ensure_ascii=False
+    )
 
 
 def escaped(text: str) -> str:

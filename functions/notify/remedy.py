@@ -96,7 +96,8 @@ def _replay(letters: Sequence[Letter], settings: Settings) -> Step:
     those = "it" if len(letters) == 1 else f"all {len(letters):,}"
     return Step(
         f"To retry {those}: when the cause is gone, and not before {archived:%Y-%m-%d %H:%M} UTC "
-        "(EventBridge needs ten minutes to archive), paste this once.",
+        "(EventBridge needs ten minutes to archive), paste this once. It retries whatever was lost "
+        "in its time, and the command of another message may cover the same.",
         command,
     )
 
@@ -117,10 +118,10 @@ def _by_hand(letters: Sequence[Letter], settings: Settings) -> list[Step]:
     others = " The others: the same with their rule and time." if len(of_rules) > 1 else ""
     found.append(
         Step(
-            f"Or, if an event triggers the rule {rule} (and no schedule), and an archive of its bus "
-            "has that event: replay it to this rule alone. Put in the archive's ARN, and the bus "
-            "if it is not the default one. Each event of the minute before the call starts the "
-            f"job once.{others}",
+            f"Or, if an event triggers the rule {rule} (and no schedule), and an archive of its "
+            "bus has that event: replay it to this rule alone. Put in the archive's ARN, and the "
+            "bus if it is not the default one. Each event of the minute before the call starts "
+            f"the job once.{others}",
             f"aws events start-replay --region {settings.region} --replay-name source-$(date +%s) "
             f"--event-source-arn ARCHIVE_ARN --destination "
             f"Arn={home}:event-bus/default,FilterArns={home}:rule/{rule} "
@@ -135,7 +136,9 @@ def _change(letters: Sequence[Letter]) -> Step:
     """What to change where no retry helps."""
     reasons = [reason for letter in letters for reason in letter.said]
     helps = [
-        f"{known}: {change}." for known, change in CHANGES.items() if any(known in r for r in reasons)
+        f"{known}: {change}."
+        for known, change in CHANGES.items()
+        if any(known in r for r in reasons)
     ]
     return Step(
         " ".join(helps)

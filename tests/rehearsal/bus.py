@@ -3,21 +3,17 @@
 import json
 import re
 import shlex
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from rehearsal import iam
 from rehearsal.pattern import matches
 from rehearsal.template import Stack
 from retry_run_task.failed_call import write_time
-
-# The shell's `date`, first that of Linux, then that of macOS: a minute before a moment.
-MINUTE_BEFORE = re.compile(
-    r"\$\(date -u -d '(\S+) 1 minute ago' \+%Y-%m-%dT%H:%M:%SZ "
-    r"\|\| date -u -j -v-1M -f %Y-%m-%dT%H:%M:%SZ \1 \+%Y-%m-%dT%H:%M:%SZ\)"
-)
+from retry_run_task.progress import RESULT
 
 
 class AccessDenied(Exception):
@@ -26,14 +22,15 @@ class AccessDenied(Exception):
 
 @dataclass
 class OutcomeBus:
-    """What the rules send goes to `invoke` (the function's payloads) and `messages` (the topic's).
+    """What its rules send goes to `invoke` (the function's payloads) and `send` (to the queue).
 
-    `archive` holds events as they came, oldest first.
+    `send` is given the rule's ARN and the message. `archive` holds events as they came, oldest
+    first.
     """
 
     invoke: Callable[[dict[str, Any]], None]
+    send: Callable[[str, str], None]
     archive: list[dict[str, Any]] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
 
     def put(
         self,
@@ -86,55 +83,89 @@ class OutcomeBus:
             if matches(rule["Pattern"], event):
                 if "Targets" in rule:
                     (target,) = rule["Targets"]
-                    if not may_publish(stack, target["Arn"]):
-                        continue  # it would end in the dead-letter queue
-                    self.messages.append(transform(target["InputTransformer"], event))
+                    self.send(stack.attribute(name, "Arn"), message_of(target, event))
                 else:  # of the function's own events
                     self.invoke(event)
 
 
-def may_publish(stack: Stack, topic_arn: str) -> bool:
-    """Does the topic's policy let EventBridge publish, which tells SNS of no condition key?"""
-    if "NotificationTopicPolicy" not in stack.resources:
-        return True  # the topic and its policy are somebody else's
-    policy = stack.resources["NotificationTopicPolicy"]["Properties"]["PolicyDocument"]
-    service = {"Service": "events.amazonaws.com"}
-    statements = [s for s in policy["Statement"] if s["Principal"] == service]
-    return iam.allowed(statements, "sns:Publish", topic_arn)
+def result_of(
+    stack: Stack,
+    kind: str,
+    condition: str,
+    payload: Mapping[str, Any],
+    answer: object,
+    now: datetime,
+    number: int,
+) -> dict[str, Any]:
+    """Lambda's record of an asynchronous invocation, as recorded in 2025-11 (aws-facts, section 4).
 
-
-def transform(transformer: Mapping[str, Any], event: Mapping[str, Any]) -> str:
-    """EventBridge's input transformer for lines of text, which it sends with their quotes.
-
-    What the event does not have leaves nothing behind (EventBridge user guide, "Input
-    transformation").
+    `kind` is Success or Failure, and `number` tells one invocation from another.
     """
+    function_arn = f"{stack.function_arn}:$LATEST"
+    tries = (
+        1 if kind == "Success" else 1 + stack.function["EventInvokeConfig"]["MaximumRetryAttempts"]
+    )
+    ran = {
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST"},
+        "responsePayload": answer,
+    }
+    return {
+        "version": "0",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"result/{number}")),
+        "detail-type": f"{RESULT}{kind}",
+        "source": "lambda",
+        "account": stack.account,
+        "time": write_time(now),
+        "region": stack.region,
+        "resources": [stack.attribute("OutcomeBus", "Arn"), function_arn],
+        "detail": {
+            "version": "1.0",
+            "timestamp": write_time(now),
+            "requestContext": {
+                "requestId": str(uuid.UUID(int=number)),
+                "functionArn": function_arn,
+                "condition": condition,
+                "approximateInvokeCount": tries,
+            },
+            "requestPayload": dict(payload),
+            **({} if condition == "EventAgeExceeded" else ran),  # it never ran
+        },
+    }
+
+
+def message_of(target: Mapping[str, Any], event: Mapping[str, Any]) -> str:
+    """What EventBridge sends to a queue: a part of the event, or a template that it fills in.
+
+    A variable of a template stands for a whole JSON value, and for nothing at all where the event
+    has no such value. Raises ValueError where the result is no JSON: EventBridge does not send it
+    (user guide, "Dead-letter queues": INVALID_JSON).
+    """
+    if "InputPath" in target:
+        return json.dumps(value_at(target["InputPath"], event)[0])
+    transformer = target["InputTransformer"]
 
     def value(variable: re.Match[str]) -> str:
-        node: Any = event
-        path = transformer["InputPathsMap"][variable[1]]
-        for key, index in re.findall(r"\.([\w-]+)|\[(\d+)\]", path):
-            try:
-                node = node[key] if key else node[int(index)]
-            except (KeyError, IndexError, TypeError):
-                return ""
-        return json.dumps(node if isinstance(node, str) else json.dumps(node))[1:-1]
+        found = value_at(transformer["InputPathsMap"][variable[1]], event)
+        return json.dumps(found[0]) if found else ""
 
-    lines = transformer["InputTemplate"].strip()
-    return re.sub(r"<(\w+)>", value, lines)
+    text = re.sub(r"<(\w+)>", value, transformer["InputTemplate"].strip())
+    json.loads(text)
+    return text
 
 
-def _minute_before(moment: str) -> str:
-    return write_time(datetime.fromisoformat(moment) - timedelta(minutes=1))
+def value_at(path: str, event: Mapping[str, Any]) -> list[Any]:
+    """The value at a path such as `$.detail.x`, alone in a list, which is empty without one."""
+    node: Any = event
+    for key in path.removeprefix("$.").split("."):
+        if not isinstance(node, dict) or key not in node:
+            return []
+        node = node[key]
+    return [node]
 
 
 def _options(command: str, now: datetime) -> dict[str, str]:
-    """The options of an `aws` command, after the shell has put in the times."""
-    command = MINUTE_BEFORE.sub(lambda m: _minute_before(m[1]), command)
-    seconds, iso = str(int(now.timestamp())), now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    shell = {"$(date +%s)": seconds, "$(date -u +%Y-%m-%dT%H:%M:%SZ)": iso}
-    for substitution, value in shell.items():
-        command = command.replace(substitution, value)
+    """The options of an `aws` command, after the shell has put in the time."""
+    command = command.replace("$(date +%s)", str(int(now.timestamp())))
     words = shlex.split(command)
     if words[:3] != ["aws", "events", "start-replay"]:
         raise ValueError(f"not a start-replay command: {command}")

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -218,9 +219,12 @@ def play(
 
 def replay_twice(world: World) -> None:
     """Capacity returns, and an operator replays the archive as the message says; then once more."""
-    if not world.bus.messages:
+    if not world.messages:
         raise BadInput("--then-replay: no job was lost, so there is nothing to replay")
-    command = world.bus.messages[0].splitlines()[-1].strip('"')
+    command = world.messages[0].command(world.stack)
+    if command is None:
+        world.tell("Operator", "no start-replay: the message says what helps instead")
+        return
     world.ecs.failures, world.ecs.outage_ends = 0, None
     world.tell("ECS", "capacity is back")
     for _ in range(2):
@@ -247,7 +251,7 @@ def summary(world: World, event: Mapping[str, Any]) -> dict[str, Any]:
         "runtask_calls": 1 + len(world.calls),
         "tasks": world.tasks,
         "attempts": max((int(a) for a in attempts if a.isdecimal()), default=0),
-        "messages": world.bus.messages,
+        "messages": [asdict(message) for message in world.messages],
         "virtual_seconds": (world.now - world.start).total_seconds(),
         "timeline": [
             {"at": entry.moment.isoformat(), "actor": entry.actor, "text": entry.text}
@@ -295,4 +299,8 @@ def show(world: World, result: Mapping[str, Any]) -> None:
     for task in tasks:
         print(f"  {task}")
     for message in result["messages"]:
-        print(f"\nThe message to the topic:\n{message}")
+        print(f"\nThe message, as it arrives by mail:\n\nSubject: {message['subject']}\n")
+        print(message["text"])
+        if message["chat"] is not None:
+            print("\nAnd at https subscribers, such as Amazon Q Developer:\n")
+            print(json.dumps(message["chat"], indent=2, ensure_ascii=False))

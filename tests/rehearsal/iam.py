@@ -47,6 +47,7 @@ def _holds(operator: str, value: str | None, wanted: list[str]) -> bool:
         return False
     return {
         "StringEquals": value in wanted,
+        "StringLike": any(_like(value, pattern) for pattern in wanted),
         "Bool": value in wanted,
         # For IAM, both operators on ARNs behave identically.
         "ArnEquals": any(_like(value, pattern) for pattern in wanted),

@@ -51,7 +51,19 @@ def report(storms: Mapping[str, Storm], by_outage: Mapping[str, Mapping[str, int
     ]
     if not outages:
         del parts[2]
-    return "\n\n".join(parts)
+    return "\n\n".join(parts + [text for s in storms.values() if s.messages for text in sent(s)])
+
+
+def sent(storm: Storm) -> list[str]:
+    """The messages about lost jobs: all their subjects, and the first one as it arrives by mail."""
+    messages = [message for _, message in storm.messages]
+    subjects = [
+        line(f"{elapsed(moment - storm.start):>8}  ", message.subject)
+        for moment, message in storm.messages
+    ]
+    lost = storm.summary()["dead_letters"]
+    title = f"{number(len(messages), 'message')} about {number(lost, 'lost job')}:"
+    return [line("", title), "\n".join(subjects), line("", "The first one:"), messages[0].text]
 
 
 def figures_of(results: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> str:

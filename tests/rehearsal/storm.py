@@ -17,6 +17,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
+from rehearsal.bus import OutcomeBus, result_of
+from rehearsal.lost_jobs import LostJobs, Message
 from rehearsal.pattern import matches
 from rehearsal.policies import CAPACITY, LEFT_ALONE, OURS, PUBLISHED, SEED_IDEA
 from rehearsal.records import moment_of
@@ -33,10 +35,15 @@ from rehearsal.world import (
 )
 from retry_run_task import handler as function
 from retry_run_task.backoff import spread
-from retry_run_task.caller import caller_of
+from retry_run_task.caller import Caller, caller_of
 from retry_run_task.chain import ORIGIN_TAG, OUR_TAGS
-from retry_run_task.decision import Launch, Wait, decide, give_up
-from retry_run_task.failed_call import FailedCall, NotAFailedCall, read_failed_call
+from retry_run_task.decision import Launch, Stop, Wait, decide, give_up
+from retry_run_task.failed_call import (
+    FailedCall,
+    NotAFailedCall,
+    read_failed_call,
+    write_failed_call,
+)
 from retry_run_task.follow import Token, follow
 from retry_run_task.launch import CLIENT_CONFIG
 from retry_run_task.progress import Progress, unwrap
@@ -140,11 +147,14 @@ class Storm:
         self._is_placed = len(placed) >= asked
         self._count = count
         self.jobs: list[Job] = []
+        self.messages: list[tuple[datetime, Message]] = []
 
     def run(self) -> "Storm":
         """To the end, when nothing is due any more."""
         with World(self.stack, self.start, definitions=self.definitions):
             self._run_task = function.run_task_shape()
+            letters = LostJobs(self.stack, self._at, lambda: self.now, self._arrived)
+            self._bus = OutcomeBus(lambda _: None, letters.send)
             self.jobs = [self._begin(n) for n in range(self._count)]
             while self._due:
                 self.now, _, action = heapq.heappop(self._due)
@@ -174,6 +184,7 @@ class Storm:
             "lost": outcomes["LOST"],
             "duplicates": sum(max(0, len(job.launches) - 1) for job in self.jobs),
             "outcomes": dict(outcomes),
+            "messages": [message.subject for _, message in self.messages],
             "runtask_calls": self.runtask_calls,
             "throttled_calls": self.throttled_calls,
             "seconds_to_launch_p50": round(statistics.median(seconds), 1) if seconds else None,
@@ -210,8 +221,10 @@ class Storm:
             try:
                 unwrapped, progress = unwrap(json.loads(event))
                 call = read_failed_call(unwrapped, self.stack.account, self.stack.region)
-            except NotAFailedCall:
+            except NotAFailedCall as problem:
                 job.end("FAILED", job.failed_at)
+                if self.policy == OURS:
+                    self._cannot_be_read(job, json.loads(event), problem)
             else:
                 call = replace(call, event_time=call.event_time + later)
                 if self.policy == OURS or self._can_be_sent(call.parameters):
@@ -262,6 +275,29 @@ class Storm:
                 )
         elif decision.outcome.is_dead_letter or decision.outcome in LEFT_ALONE:
             job.end(decision.outcome, self.now)
+            self._report(call, caller, decision)
+
+    def _report(self, call: FailedCall, caller: Caller, stop: Stop) -> None:
+        """The outcome goes to the bus, as Lambda sends it."""
+        end = function.End(stop.chain, stop.outcome, (), stop.detail)
+        outcome = function.describe(call, caller, end, self.now)
+        event = write_failed_call(call, self.settings.account, self.settings.region)
+        self._put("Success", "Success", event, outcome)
+
+    def _cannot_be_read(self, job: Job, event: dict[str, Any], problem: NotAFailedCall) -> None:
+        """Lambda gives up on it after its tries."""
+        error = {"errorType": type(problem).__name__, "errorMessage": str(problem)}
+        gives_up = job.failed_at + sum(LAMBDA_RETRIES, CLOUDTRAIL_LATENCY)
+        self._at(gives_up, lambda: self._put("Failure", "RetriesExhausted", event, error))
+
+    def _put(self, kind: str, condition: str, event: dict[str, Any], answer: object) -> None:
+        self._counter += 1
+        record = result_of(self.stack, kind, condition, event, answer, self.now, self._counter)
+        role_arn = self.stack.attribute("RetryRunTaskRole", "Arn")
+        self._bus.put(self.stack, record, role_arn, self.stack.policy)
+
+    def _arrived(self, message: Message) -> None:
+        self.messages.append((self.now, message))
 
     def _recover(self, launch: Launch) -> Proof | NotExact:
         """What the function's own look-up finds in the account: once for all jobs that agree."""

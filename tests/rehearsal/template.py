@@ -87,11 +87,16 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The function's environment: the template's variables and those of Lambda itself."""
-        return {key: str(v) for key, v in self.function["Environment"]["Variables"].items()} | {
+        """The environment of the function that retries."""
+        return self.environment_of("RetryRunTask")
+
+    def environment_of(self, function: str) -> dict[str, str]:
+        """A function's environment: the template's variables and those of Lambda itself."""
+        variables = self.resources[function]["Properties"]["Environment"]["Variables"]
+        return {key: str(value) for key, value in variables.items()} | {
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
-            "AWS_LAMBDA_FUNCTION_NAME": self.function_name,
+            "AWS_LAMBDA_FUNCTION_NAME": self.attribute(function, "Arn").rpartition(":")[2],
         }
 
     @property
@@ -118,8 +123,12 @@ class Stack:
 
     @property
     def policy(self) -> list[dict[str, Any]]:
-        """The statements of the function's role."""
-        role = self.resources["RetryRunTaskRole"]["Properties"]
+        """The statements of the role of the function that retries."""
+        return self.policy_of("RetryRunTaskRole")
+
+    def policy_of(self, role_id: str) -> list[dict[str, Any]]:
+        """The statements of a role."""
+        role = self.resources[role_id]["Properties"]
         return [s for policy in role["Policies"] for s in policy["PolicyDocument"]["Statement"]]
 
     def _resolve(self, node: Any) -> Any:

@@ -25,16 +25,16 @@ from botocore.model import OperationModel
 from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
-from rehearsal.bus import AccessDenied, OutcomeBus
+from notify import handler as notify
+from rehearsal.bus import AccessDenied, OutcomeBus, result_of
 from rehearsal.callers import SHOWN_ONLY, date_in, failed_call_of
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.ecs import DAY, ScarceEcs
+from rehearsal.lost_jobs import LostJobs, Message
 from rehearsal.pattern import matches
 from rehearsal.template import Stack
 from retry_run_task import handler as function
 from retry_run_task.definition import Definition
-from retry_run_task.failed_call import write_time
-from retry_run_task.progress import RESULT
 from retry_run_task.request import NotExact
 
 # How long an event takes from CloudTrail to the rule. Seconds to minutes (aws-facts, section 1).
@@ -48,7 +48,12 @@ LAMBDA_RETRIES = (timedelta(minutes=1), timedelta(minutes=2))
 MILLISECOND = timedelta(milliseconds=1)
 # What Scheduler replaces in the input of a target (Scheduler user guide, "Context attributes").
 CONTEXT_ATTRIBUTE = re.compile(r"<aws\.scheduler\.[a-z-]+>")
-CLIENTS = (function.ecs_client, function.events_client, function.scheduler_client)
+CLIENTS = (
+    function.ecs_client,
+    function.events_client,
+    function.scheduler_client,
+    notify.sns_client,
+)
 
 
 def _stay_here(_: URLLib3Session, request: AWSPreparedRequest) -> None:
@@ -97,6 +102,7 @@ class World:
         self.calls: list[dict[str, Any]] = []
         self.outcomes: list[dict[str, Any]] = []
         self.buses: dict[str, OutcomeBus] = {}
+        self.letters: dict[str, LostJobs] = {}
         # What the function asks of AWS: "before RunTask", "after RunTask", …
         self.points: list[str] = []
         # Where its process dies, one each time, and which operations AWS refuses, with which code.
@@ -175,8 +181,13 @@ class World:
     def deploy(self, stack: Stack) -> None:
         """The stack from now on: the same one with other parameters, or one more by its name."""
         if stack.name not in self.buses:
-            self.buses[stack.name] = OutcomeBus(partial(self._invoke_later, stack.name))
+            letters = LostJobs(stack, self._at, lambda: self.now, self._arrived)
+            self.letters[stack.name] = letters
+            self.buses[stack.name] = OutcomeBus(
+                partial(self._invoke_later, stack.name), letters.send
+            )
             self._scheduler.create_schedule_group(Name=stack.environment["SCHEDULE_GROUP"])
+        self.letters[stack.name].use(stack)
         self.stacks[stack.name] = stack
         self.use(stack.name)
 
@@ -189,6 +200,14 @@ class World:
     def bus(self) -> OutcomeBus:
         """That of the stack at work."""
         return self.buses[self.stack.name]
+
+    @property
+    def messages(self) -> list[Message]:
+        """What the stack at work has sent to its topic."""
+        return self.letters[self.stack.name].messages
+
+    def _arrived(self, message: Message) -> None:
+        self.tell("SNS", message.subject, message=message.text)
 
     def define(self, definitions: Mapping[str, Any]) -> None:
         """The rules and schedules that make calls, as their owners defined them.
@@ -377,35 +396,9 @@ class World:
     def send_result(
         self, kind: str, condition: str, payload: Mapping[str, Any], answer: object
     ) -> None:
-        """Lambda's record of an asynchronous invocation, to the function's destination.
-
-        As recorded in 2025-11 (aws-facts, section 4).
-        """
-        function_arn = f"{self.stack.function_arn}:$LATEST"
-        record = {
-            "version": "0",
-            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"result/{self._counter}")),
-            "detail-type": f"{RESULT}{kind}",
-            "source": "lambda",
-            "account": self.stack.account,
-            "time": write_time(self.now),
-            "region": self.stack.region,
-            "resources": [self.stack.attribute("OutcomeBus", "Arn"), function_arn],
-            "detail": {
-                "version": "1.0",
-                "timestamp": write_time(self.now),
-                "requestContext": {
-                    "requestId": str(uuid.UUID(int=self._counter)),
-                    "functionArn": function_arn,
-                    "condition": condition,
-                    "approximateInvokeCount": 1 if kind == "Success" else 1 + len(LAMBDA_RETRIES),
-                },
-                "requestPayload": dict(payload),
-                "responseContext": {"statusCode": 200, "executedVersion": "$LATEST"},
-                "responsePayload": answer,
-            },
-        }
-        archived, told = len(self.bus.archive), len(self.bus.messages)
+        """Lambda's record of an asynchronous invocation, to the function's destination."""
+        record = result_of(self.stack, kind, condition, payload, answer, self.now, self._counter)
+        archived = len(self.bus.archive)
         destinations = self.stack.function["EventInvokeConfig"]["DestinationConfig"]
         assert destinations[f"On{kind}"] == {
             "Type": "EventBridge",
@@ -418,9 +411,6 @@ class World:
             self.tell("Lambda", f"the destination could not be reached: {problem}")
         if len(self.bus.archive) > archived:
             self.tell("EventBridge", "the dead letter is in the archive")
-        for message in self.bus.messages[told:]:
-            first = message.partition("\n")[0].strip('"')
-            self.tell("SNS", first, message=message)
 
     def schedules(self) -> list[Any]:
         """Attempts that wait, as GetSchedule describes them."""
