@@ -376,7 +376,7 @@ def test_nothing_is_wider_than_the_terminal(
     for arguments in (*timelines, (str(file),), ("--storm", "2", "--policy", "all")):
         _, out, _ = run(*arguments)
         # ARNs and commands stay whole, to be copied.
-        shown = re.split("\n  arn:|\nThe message to the topic", out)[0]
+        shown = re.split("\n  arn:|\nThe message, as it arrives", out)[0]
         assert "…" not in shown or columns == "40"  # figures and names stay whole, too
         assert max(map(len, shown.splitlines())) <= int(columns or 100)
 

@@ -8,12 +8,13 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from botocore.model import StructureShape
 from botocore.session import get_session
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +90,7 @@ def letter(body: Any) -> Letter:
 
 
 def letters(*bodies: Any) -> list[Letter]:
-    return list({found.identity: found for found in map(letter, bodies)}.values())
+    return notify.one_for_each_job(list(map(letter, bodies)))
 
 
 def subject(*bodies: Any) -> str:
@@ -281,14 +282,12 @@ def test_the_command_is_the_output_and_botocore_takes_it() -> None:
 def assert_takes(operation: str, options: list[str]) -> None:
     """The options of a command of `aws events` are those of the operation's model."""
     model = get_session().get_service_model("events").operation_model(operation)
+    shape = cast("StructureShape", model.input_shape)
     given = {option.removeprefix("--") for option in options[::2]} - {"region"}
-    members = {
-        "-".join(re.findall("[A-Z][a-z]+", name)).lower() for name in model.input_shape.members
-    }
+    members = {"-".join(re.findall("[A-Z][a-z]+", name)).lower() for name in shape.members}
     assert given <= members
     required = {
-        "-".join(re.findall("[A-Z][a-z]+", name)).lower()
-        for name in model.input_shape.required_members
+        "-".join(re.findall("[A-Z][a-z]+", name)).lower() for name in shape.required_members
     }
     assert required <= given
 
@@ -618,7 +617,7 @@ def test_a_batch_that_failed_once_is_one_message(world: World, queue: LostJobs) 
 def test_a_letter_that_breaks_the_code_is_kept_and_does_not_block_the_others(
     world: World, queue: LostJobs, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = notify.read_letter
+    real = read_letter
 
     def read(message_id: str, body: str, sent: datetime) -> Letter:
         if body == "poison":

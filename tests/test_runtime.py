@@ -27,6 +27,7 @@ from moto.core.base_backend import BackendDict
 from moto.ecs.exceptions import ECSException
 from moto.scheduler.models import scheduler_backends
 from moto.server import ThreadedMotoServer
+from moto.sns.models import sns_backends
 
 from conftest import unavailable, uv
 from rehearsal import ROOT, load_event
@@ -35,9 +36,7 @@ from rehearsal.template import Stack
 
 # The emulator has an account and a Region of its own, whatever its environment says.
 STACK = Stack(account="012345678912", region="us-east-1")
-FUNCTION = STACK.function
-CODE = ROOT / FUNCTION["CodeUri"]
-PYTHON_VERSION = FUNCTION["Runtime"].removeprefix("python")
+PYTHON_VERSION = STACK.function["Runtime"].removeprefix("python")
 LOCALHOST = "127.0.0.1"
 INVOCATIONS = "/2015-03-31/functions/function/invocations"  # the emulator's only path
 
@@ -97,22 +96,25 @@ def endpoint() -> Iterator[str]:
 
 
 class Lambda:
-    """One execution environment with the function in it, as a context manager."""
+    """One execution environment with a function of the stack in it, as a context manager."""
 
-    def __init__(self, tools: Tools, endpoint: str, stdout: Path) -> None:
+    def __init__(self, name: str, tools: Tools, endpoint: str, stdout: Path) -> None:
         self.tools, self.stdout = tools, stdout
-        self.environment = STACK.environment | {
+        function = STACK.resources[name]["Properties"]
+        self.handler, self.code = function["Handler"], ROOT / function["CodeUri"]
+        layers = {"PYTHONPATH": str(tools.layer)} if "Layers" in function else {}
+        self.environment = STACK.environment_of(name) | {
             "AWS_ACCESS_KEY_ID": "none",
             "AWS_SECRET_ACCESS_KEY": "none",
             "AWS_ENDPOINT_URL": endpoint,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(FUNCTION["MemorySize"]),
-            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(FUNCTION["Timeout"]),
-            "AWS_LAMBDA_LOG_FORMAT": FUNCTION["LoggingConfig"]["LogFormat"],
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function["MemorySize"]),
+            "AWS_LAMBDA_FUNCTION_TIMEOUT": str(function["Timeout"]),
+            "AWS_LAMBDA_LOG_FORMAT": function["LoggingConfig"]["LogFormat"],
             # The default of JSON (Lambda developer guide, "Log-level filtering").
-            "AWS_LAMBDA_LOG_LEVEL": FUNCTION["LoggingConfig"].get("ApplicationLogLevel", "INFO"),
+            "AWS_LAMBDA_LOG_LEVEL": function["LoggingConfig"].get("ApplicationLogLevel", "INFO"),
             "HOME": str(stdout.parent),  # no developer's ~/.aws
-            "PYTHONPATH": str(tools.layer),
             "PYTHONDONTWRITEBYTECODE": "1",  # Lambda mounts the folder read-only
+            **layers,
         }
         self.address = LOCALHOST, free_port()
 
@@ -122,11 +124,11 @@ class Lambda:
             self.tools.emulator,
             *("--runtime-interface-emulator-address", f"{host}:{port}"),
             *("--runtime-api-address", f"{host}:{free_port()}"),
-            *(self.tools.python, "-m", "awslambdaric", FUNCTION["Handler"]),
+            *(self.tools.python, "-m", "awslambdaric", self.handler),
         ]
         self.output = self.stdout.open("wb")
         self.process = subprocess.Popen(  # noqa: S603
-            command, cwd=CODE, env=self.environment, stdout=self.output, stderr=self.output
+            command, cwd=self.code, env=self.environment, stdout=self.output, stderr=self.output
         )
         self.wait_until_it_listens()
         return self
@@ -171,7 +173,8 @@ def free_port() -> int:
 def runtime(
     tools: Tools, endpoint: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lambda]:
-    with Lambda(tools, endpoint, tmp_path_factory.mktemp("lambda") / "stdout") as runtime:
+    stdout = tmp_path_factory.mktemp("lambda") / "stdout"
+    with Lambda("RetryRunTask", tools, endpoint, stdout) as runtime:
         yield runtime
 
 
@@ -253,3 +256,30 @@ def test_a_crash(runtime: Lambda, ecs: ScarceEcs) -> None:
     assert "retry_run_task/launch.py" in "".join(error["stackTrace"])
     # The next invocation finds the same process in order.
     assert runtime.invoke(event(FARGATE))["outcome"] == "LAUNCHED"
+
+
+def test_a_message_to_people(tools: Tools, endpoint: str, tmp_path: Path) -> None:
+    """The other function, without the layer."""
+    topics = cast("BackendDict[Any]", sns_backends)[STACK.account][STACK.region]
+    topic_arn = STACK.environment_of("Notify")["TOPIC_ARN"]
+    topic = topics.create_topic(topic_arn.rpartition(":")[2])
+    letters = [json.dumps({"outcome": "EXPIRED", "job": "nightly", "event": "e"}), "{"]
+    records = [
+        {"messageId": f"m{n}", "body": body, "attributes": {"SentTimestamp": "1795305690999"}}
+        for n, body in enumerate(letters)
+    ]
+    with Lambda("Notify", tools, endpoint, tmp_path / "stdout") as notify:
+        assert notify.invoke({"Records": records}) == {"batchItemFailures": []}
+        (sent,) = topic.sent_notifications
+        assert sent[2] == (
+            "[retry-run-task] failed: 1 job did not start, 1 may not have started (us-east-1)"
+        )
+        assert "\n- nightly\n  first due" not in sent[1]
+        assert "\n- nightly\n  attempts unknown\n  event e\n" in sent[1]
+        lost, notified = notify.lines()
+        assert (lost["outcome"], lost["message"]) == ("UNREADABLE", "lost job")
+        assert (notified["jobs"], notified["notification"]) == (2, sent[0])
+        # What SNS rejects fails the invocation, so that SQS delivers the batch again.
+        topics.topics.clear()
+        answer = notify.invoke({"Records": records})
+        assert answer["errorType"] == "NotFoundException"

@@ -7,7 +7,7 @@ itself tested with mutants of the function that it alone has to catch.
 import copy
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import wraps
@@ -29,7 +29,8 @@ from hypothesis.stateful import (
 )
 from moto.ecs.exceptions import ECSException
 
-from conftest import NOW
+from conftest import NOW, replay_command
+from notify.letter import read_letter
 from rehearsal import load_definitions, load_event
 from rehearsal.callers import SHOWN_ONLY, parameters_of
 from rehearsal.callers import rule as rule_of
@@ -435,10 +436,8 @@ class Faults(RuleBasedStateMachine):
         letters = [x for x in world.bus.archive if start < datetime.fromisoformat(x["time"])]
         if any(map(self.is_protected_no_more, letters)):
             return
-        command = world.stack.outputs["StartReplayCommand"]["Value"]
-        end = "$(date -u +%Y-%m-%dT%H:%M:%SZ)"
         name = f"--replay-name replay-{world.now.timestamp()}"
-        command = command.replace("START", write_time(start)).replace("END", end)
+        command = replay_command(world.stack, start, world.now)
         command = command.replace("--replay-name retry-run-task-$(date +%s)", name)
         for letter in letters:
             job = self.jobs[name_in(letter)]
@@ -540,11 +539,12 @@ class Faults(RuleBasedStateMachine):
         for name, bus in self.world.buses.items():
             letters = self.world.letters[name]
             assert (len(letters.bodies), letters.unsent) == (len(bus.archive), [])
-            told = "".join(message.text for message in letters.messages)
-            for letter in bus.archive:
-                record = letter["detail"]
-                job = (record["responsePayload"] or {}).get("event")
-                assert (job or record["requestContext"]["requestId"]) in told
+            reported = "".join(message.text for message in letters.messages)
+            events: dict[Hashable, list[str]] = {}
+            for body in letters.bodies:
+                read = read_letter("", body, self.world.now)
+                events.setdefault(read.identity, []).append(read.event or read.detail)
+            assert all(any(event in reported for event in of_one) for of_one in events.values())
         for name in self.world.stacks:
             self.world.use(name)
             assert self.world.schedules() == []

@@ -25,6 +25,7 @@ FIGURES = {
     "lost",
     "duplicates",
     "outcomes",
+    "messages",
     "runtask_calls",
     "throttled_calls",
     "seconds_to_launch_p50",
@@ -266,3 +267,48 @@ def test_a_storm_that_ends_well_exits_well(capsys: pytest.CaptureFixture[str]) -
     assert main(["--storm", "20"]) == 0
     assert main(["--storm", "20", "--parameter", "MaxAttempts=1"]) == 1
     capsys.readouterr()
+
+
+# Messages.
+
+
+@pytest.mark.parametrize("jobs", [1, 40, 283, 2000])
+def test_many_lost_jobs_are_a_few_messages(jobs: int) -> None:
+    played = storm("retry-run-task", jobs=jobs, MaxAttempts="2")
+    assert played.summary()["dead_letters"] == jobs
+    subjects = [message.subject for _, message in played.messages]
+    assert 1 <= len(subjects) < 10
+    numbers = [re.findall(r"([0-9,]+) jobs did not start", subject) for subject in subjects]
+    reported = sum(int(found[0].replace(",", "")) if found else 1 for found in numbers)
+    # Of each hundred, one comes twice; the other poller may have it.
+    assert jobs <= reported <= jobs * 1.02
+
+
+def test_a_storm_shows_its_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--storm", "283", "--parameter", "MaxAttempts=2")
+    assert main([str(EVENTS / f"{FARGATE}.json"), *options]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"\n\d messages about 283 lost jobs:\n", shown)
+    assert " jobs did not start (eu-west-1)\n" in shown
+    assert "The message, as it arrives by mail:\n\nSubject: [retry-run-task] " in shown
+    assert "\naws events start-replay " in shown
+    main([str(EVENTS / f"{FARGATE}.json"), *options, "--json"])
+    (figures,) = json.loads(capsys.readouterr().out).values()
+    assert 1 <= len(figures["messages"]) < 10
+
+
+def test_calls_that_the_function_cannot_read_are_messages_as_well(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    event = load_event(FARGATE)
+    del event["detail"]["eventTime"]
+    event["time"] = "2026-11-23T00:00:04Z"
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(event))
+    assert main([str(file), *SMALL]) == 1
+    (figures,) = json.loads(capsys.readouterr().out).values()
+    assert figures["outcomes"] == {"FAILED": 3}
+    assert sorted(figures["messages"]) == [
+        "[retry-run-task] failed: 2 jobs may not have started (eu-west-1)",
+        "[retry-run-task] failed: nightly-report may not have started (eu-west-1)",
+    ]

@@ -34,8 +34,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     rejects escapes as botocore's ClientError, and SQS delivers the whole batch again.
     """
     settings = Settings.read(os.environ, context.invoked_function_arn)
-    letters: dict[Any, Letter] = {}
-    unhandled = []
+    letters, unhandled = [], []
     for record in event["Records"]:
         try:
             letter = read_letter(record["messageId"], record["body"], sent_at(record))
@@ -44,11 +43,17 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
             logger.exception("unhandled letter")
             unhandled.append({"itemIdentifier": record["messageId"]})
         else:
-            letters[letter.identity] = letter  # what comes twice is one job
+            letters.append(letter)
     if letters:
-        message = compose(list(letters.values()), settings)
-        report(list(letters.values()), publish(sns_client(), message, settings))
+        jobs = one_for_each_job(letters)
+        report(jobs, publish(sns_client(), compose(jobs, settings), settings))
     return {"batchItemFailures": unhandled}
+
+
+def one_for_each_job(letters: list[Letter]) -> list[Letter]:
+    """What comes twice is one job: its last letter, in the order of time."""
+    by_time = sorted(letters, key=lambda letter: letter.time)
+    return list({letter.identity: letter for letter in by_time}.values())
 
 
 def publish(sns: "SNSClient", message: Message, settings: Settings) -> str:

@@ -16,7 +16,7 @@ from rehearsal.definitions import read_definitions
 from rehearsal.pattern import matches
 from rehearsal.policies import LEFT_ALONE, OURS, OUTAGES, POLICIES, USUAL_OUTAGE
 from rehearsal.records import BadInput, event_of, is_other, moment_of, read, title_of
-from rehearsal.report import report
+from rehearsal.report import mail, report
 from rehearsal.show import counted, elapsed, line, number
 from rehearsal.storm import Storm
 from rehearsal.template import BadParameter, Stack
@@ -298,9 +298,5 @@ def show(world: World, result: Mapping[str, Any]) -> None:
     print(line("", f"{result['outcome']} after {after}: {number(calls, 'RunTask call')}, {runs}"))
     for task in tasks:
         print(f"  {task}")
-    for message in result["messages"]:
-        print(f"\nThe message, as it arrives by mail:\n\nSubject: {message['subject']}\n")
-        print(message["text"])
-        if message["chat"] is not None:
-            print("\nAnd at https subscribers, such as Amazon Q Developer:\n")
-            print(json.dumps(message["chat"], indent=2, ensure_ascii=False))
+    for message in world.messages:
+        print(f"\n{mail(message)}")

@@ -1,8 +1,10 @@
 """What a storm prints: figures under each policy, the policies' settings, and what is pending."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from rehearsal.lost_jobs import Message
 from rehearsal.policies import OURS, PUBLISHED, SEED_IDEA
 from rehearsal.show import MARK, can_show, elapsed, figure, line, number, plot, table, width
 from rehearsal.storm import Storm
@@ -63,7 +65,16 @@ def sent(storm: Storm) -> list[str]:
     ]
     lost = storm.summary()["dead_letters"]
     title = f"{number(len(messages), 'message')} about {number(lost, 'lost job')}:"
-    return [line("", title), "\n".join(subjects), line("", "The first one:"), messages[0].text]
+    return [line("", title), "\n".join(subjects), mail(messages[0])]
+
+
+def mail(message: Message) -> str:
+    """A message as it arrives. Its lines stay whole, for a command among them is to be copied."""
+    parts = ["The message, as it arrives by mail:", f"Subject: {message.subject}", message.text]
+    if message.chat is not None:
+        notification = json.dumps(message.chat, indent=2, ensure_ascii=False)
+        parts += ["And at https subscribers, such as Amazon Q Developer:", notification]
+    return "\n\n".join(parts)
 
 
 def figures_of(results: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> str:
