@@ -102,6 +102,20 @@ def test_the_storm_goes_as_the_readme_shows(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out in blocks("text")
 
 
+def test_the_rehearsals_of_alerts_show_a_message(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    section = README.partition("\n## Alerts\n")[2].partition("\n## ")[0]
+    commands = re.findall(r"^uv run rehearse (.*)$", section, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert main(shlex.split(command)) == 1
+        shown = capsys.readouterr().out
+        assert "The message, as it arrives by mail:\n\nSubject: [retry-run-task] " in shown
+        assert ("And at https subscribers" in shown) is ("CHAT" in command)
+
+
 def test_the_second_command_runs_the_tests() -> None:
     assert "pip install uv && uv run pytest\n" in blocks("sh")
 
