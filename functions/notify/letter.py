@@ -177,8 +177,8 @@ def name_in(value: object) -> str:
 
 
 def time_in(value: object) -> datetime | None:
-    """A moment as the outcomes and events have it (UTC, whole seconds); None for anything else."""
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9-]{10}T[0-9:]{8}Z", value):
+    """A moment of this century as the outcomes and events have it (UTC, whole seconds), or None."""
+    if not isinstance(value, str) or not re.fullmatch(r"20[0-9-]{8}T[0-9:]{8}Z", value):
         return None
     try:
         return datetime.fromisoformat(value).astimezone(UTC)

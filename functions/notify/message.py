@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -42,22 +42,29 @@ def compose(letters: Sequence[Letter], settings: Settings) -> Message:
 
     What is too long for SNS or for a chat lists fewer jobs: nothing is cut in its midst.
     """
-    help_with = steps(letters, settings)
-    subject = subject_of(letters, settings.region)
+    subject, help_with = subject_of(letters, settings.region), steps(letters, settings)
+    in_chat = chat(letters, settings, subject, help_with) if settings.is_chat else ""
+
+    def body(most: int) -> str:
+        text = f"{about(letters, settings, most)}\n\nWHAT TO DO\n\n{paragraphs(help_with)}"
+        variants = {"default": text, "https": in_chat}
+        return json.dumps(variants, ensure_ascii=False) if settings.is_chat else text
+
+    whole = longest(body, lambda text: len(text.encode()) <= MOST_BYTES)
+    return Message(subject, whole, settings.is_chat)
+
+
+def longest(write: Callable[[int], str], fits: Callable[[str], bool]) -> str:
+    """Of the texts that list so many jobs, the longest that fits; without jobs, each one does."""
+    return next(filter(fits, map(write, range(MOST_LISTED, -1, -1))))
+
+
+def about(letters: Sequence[Letter], settings: Settings, most: int) -> str:
+    """What happened, where, and to which jobs."""
     failed, words = headline_of(letters)
     headline = f"retry-run-task {failed}{words}" if failed else words
-    for most in range(MOST_LISTED, -1, -1):
-        jobs = jobs_in(letters, settings, most)
-        about = f"{headline} (account {settings.account}, {settings.region}).\n\n{jobs}"
-        body = f"{about}\n\nWHAT TO DO\n\n{paragraphs(help_with)}"
-        is_short = len(about) <= LONGEST_DESCRIPTION or not settings.is_chat
-        if settings.is_chat:
-            body = json.dumps(
-                {"default": body, "https": chat(subject, about, help_with)}, ensure_ascii=False
-            )
-        if is_short and len(body.encode()) <= MOST_BYTES:
-            break
-    return Message(subject, body, settings.is_chat)
+    where = f"(account {settings.account}, {settings.region})"
+    return f"{headline} {where}.\n\n{jobs_in(letters, settings, most)}"
 
 
 def headline_of(letters: Sequence[Letter]) -> tuple[str, str]:
@@ -134,16 +141,22 @@ def paragraphs(help_with: Sequence[Step]) -> str:
     return "\n\n".join(f"{step.text}\n{step.command}".strip() for step in help_with)
 
 
-def chat(title: str, about: str, help_with: Sequence[Step]) -> str:
+def chat(
+    letters: Sequence[Letter], settings: Settings, title: str, help_with: Sequence[Step]
+) -> str:
     """The custom notification of Amazon Q Developer, which Slack and Teams show."""
-    marked = (
-        f"{escaped(s.text)}\n```{s.command}```" if s.command else escaped(s.text) for s in help_with
+    description = longest(
+        lambda most: escaped(about(letters, settings, most)),
+        lambda text: len(text) <= LONGEST_DESCRIPTION,
     )
     content = {
         "textType": "client-markdown",
         "title": escaped(title),
-        "description": escaped(about),
-        "nextSteps": list(marked),
+        "description": description,
+        "nextSteps": [
+            escaped(step.text) + (f"\n```{step.command}```" if step.command else "")
+            for step in help_with
+        ],
         "keywords": ["retry-run-task"],
     }
     return json.dumps(
