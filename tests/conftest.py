@@ -4,18 +4,23 @@ from rehearsal.isolation import isolate
 
 isolate()  # before anything imports boto3
 
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
+import boto3
 import botocore.session
 import pytest
 from botocore.model import StructureShape
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from moto.core.authorization import enable_iam_authentication
 
 from rehearsal.template import Stack
 from retry_run_task.settings import Settings
@@ -72,6 +77,27 @@ def replay_command(stack: Stack, start: datetime, end: datetime) -> str:
     for word, moment in (("START", start), ("END", end)):
         command = command.replace(f"time {word}", f"time {moment:%Y-%m-%dT%H:%M:%SZ}")
     return command
+
+
+@contextmanager
+def enforcing(statements: Iterable[Mapping[str, Any]]) -> Iterator[None]:
+    """In moto's account, enforce IAM on a caller with the actions of these statements.
+
+    moto knows neither their resources nor their conditions: those are checked directly.
+    """
+    everywhere = [
+        {"Effect": s["Effect"], "Action": s["Action"], "Resource": "*"} for s in statements
+    ]
+    policy = {"Version": "2012-10-17", "Statement": everywhere}
+    iam, name = boto3.client("iam"), "function"
+    iam.create_user(UserName=name)
+    iam.put_user_policy(UserName=name, PolicyName="template", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    with pytest.MonkeyPatch.context() as patch, enable_iam_authentication():
+        patch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        patch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials it started with
+        yield
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -18,9 +18,8 @@ from botocore.model import StructureShape
 from botocore.session import get_session
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.core.authorization import enable_iam_authentication
 
-from conftest import NOW
+from conftest import NOW, enforcing
 from notify import handler as notify
 from notify import remedy
 from notify.letter import DEAD_LETTERS, LONGEST_STARTED_BY, PREFIXES, Kind, Letter, read_letter
@@ -745,24 +744,8 @@ def test_a_topic_of_ones_own_may_be_encrypted_with_a_key_of_ones_own() -> None:
 @pytest.fixture
 def enforced() -> Iterator[LostJobs]:
     """moto enforces the actions of the role (and not its resources, which are checked above)."""
-    with World(Stack(), NOW) as world, pytest.MonkeyPatch.context() as environment:
-        statements = [
-            {"Effect": "Allow", "Action": s["Action"], "Resource": "*"}
-            for s in world.stack.policy_of("NotifyRole")
-        ]
-        client = boto3.client("iam")
-        client.create_user(UserName="notify")
-        client.put_user_policy(
-            UserName="notify",
-            PolicyName="template",
-            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}),
-        )
-        key = client.create_access_key(UserName="notify")["AccessKey"]
-        environment.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
-        environment.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-        environment.setattr(boto3, "DEFAULT_SESSION", None)
-        with enable_iam_authentication():
-            yield world.letters[world.stack.name]
+    with World(Stack(), NOW) as world, enforcing(world.stack.policy_of("NotifyRole")):
+        yield world.letters[world.stack.name]
 
 
 def test_it_works_under_its_policy(enforced: LostJobs) -> None:
@@ -788,16 +771,16 @@ def test_a_variable_that_is_missing_is_named(variable: str) -> None:
         Settings.read(environment, STACK.attribute("Notify", "Arn"))
 
 
-def test_the_outcomes_that_can_come_are_all_told(world: World) -> None:
+def test_the_outcomes_that_can_come_are_all_reported(world: World) -> None:
     """Every event file that ends as a dead letter, through all of it."""
     for name in EVENT_NAMES:
         if name.startswith(("exhausted", "expired", "not-re")):
             world.deliver(load_event(name))
     world.run()
-    told = "".join(message.text for message in world.messages)
+    reported = "".join(message.text for message in world.messages)
     for lost in world.outcomes:
         if lost["outcome"] in DEAD_LETTERS:
-            assert f"event {lost['event']}\n" in told
+            assert f"event {lost['event']}\n" in reported
 
 
 def test_a_message_arrives_in_its_form_at_each_subscriber(queue: LostJobs, world: World) -> None:

@@ -1,16 +1,14 @@
 """The function under the template's IAM policy: what it does is allowed, and nothing else is."""
 
 import ast
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto.core.authorization import enable_iam_authentication
 
-from conftest import NOW
+from conftest import NOW, enforcing
 from rehearsal import ROOT, iam, load_event
 from rehearsal.iam import as_list
 from rehearsal.template import Stack
@@ -251,26 +249,8 @@ def enforced() -> Iterator[World]:
     moto knows neither the resources nor the conditions of a statement on ECS (`access_control.py`:
     "TODO add support for the Resource and Condition parts"): they are checked directly, above.
     """
-    with World(Stack(), NOW) as world, pytest.MonkeyPatch.context() as environment:
-        statements = [
-            {"Effect": s["Effect"], "Action": s["Action"], "Resource": "*"}
-            for s in world.stack.policy
-        ]
-        iam = boto3.client("iam")
-        iam.create_user(UserName="function")
-        iam.put_user_policy(
-            UserName="function",
-            PolicyName="template",
-            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}),
-        )
-        key = iam.create_access_key(UserName="function")["AccessKey"]
-        environment.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
-        environment.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-        environment.setattr(
-            boto3, "DEFAULT_SESSION", None
-        )  # it keeps the credentials it started with
-        with enable_iam_authentication():
-            yield world
+    with World(Stack(), NOW) as world, enforcing(world.stack.policy):
+        yield world
 
 
 def test_it_may_read_who_made_a_call_in_its_account_and_region_only(stack: Stack) -> None:
