@@ -325,7 +325,6 @@ def test_what_no_replay_can_start_gets_what_helps_instead() -> None:
     [
         {"startedBy": "chronos-schedule/nightly"},
         {"startedBy": None},
-        {"startedBy": "events-rule/a-name-that-was-cut-by-event"},  # 36 characters: it may go on
         {"startedBy": "events-rule/$(reboot)"},
         {"startedBy": "events-rule/a b"},
         {"since": None},
@@ -334,6 +333,16 @@ def test_what_no_replay_can_start_gets_what_helps_instead() -> None:
 def test_no_command_is_made_of_what_does_not_name_a_rule(members: dict[str, Any]) -> None:
     (step,) = steps(outcome(outcome="NOT_REPLAYABLE", **members))
     assert step.command == ""
+
+
+def test_a_name_that_was_cut_is_to_be_filled_in() -> None:
+    for rule, is_cut in (("r" * 23, False), ("r" * 24, True)):
+        body = outcome(outcome="NOT_REPLAYABLE", startedBy=f"events-rule/{rule}")
+        _, source_event = steps(body)
+        name = f"whose name begins with {rule}" if is_cut else rule
+        assert f"triggers the rule {name} (and no schedule)" in source_event.text
+        shown = "RULE_NAME" if is_cut else rule
+        assert f":rule/{shown} --event-start-time" in source_event.command
 
 
 def test_several_that_are_not_replayable_get_one_command_as_an_example() -> None:
@@ -370,7 +379,7 @@ def test_a_stack_that_was_narrowed_has_to_be_widened_first() -> None:
 def test_what_no_retry_helps_against_says_what_to_change(reason: str) -> None:
     change, retry = steps(outcome(outcome="NOT_RETRYABLE", reasons=[reason]))
     (known,) = (known for known in remedy.CHANGES if known in reason)
-    assert change.text.startswith(f"{known}: {remedy.CHANGES[known]}. A replay sends the old ")
+    assert change.text.startswith(f"{remedy.CHANGES[known]} A replay sends the old request: ")
     assert retry.command
 
 

@@ -48,8 +48,8 @@ class Letter:
     """One job. All text is a single line that can be printed, and empty where nothing is known.
 
     `time` is when the job was given up, `since` when its first call failed, `said` what ECS or
-    Lambda said of it, and `rule` the name of the EventBridge rule behind it, if that shows whole.
-    Letters with one `identity` are about one job.
+    Lambda said of it, and `rule` the name of the EventBridge rule behind it, or only how that
+    begins, if it `is_cut`. Letters with one `identity` are about one job.
     """
 
     kind: Kind
@@ -64,6 +64,10 @@ class Letter:
     detail: str = ""
     event: str = ""
     rule: str = ""
+
+    @property
+    def is_cut(self) -> bool:
+        return len(RULE_PREFIX + self.rule) >= LONGEST_STARTED_BY
 
 
 def read_letter(message_id: str, body: str, sent: datetime) -> Letter:
@@ -206,12 +210,10 @@ def _first(reasons: list[Any]) -> tuple[str, ...]:
 
 
 def _rule_in(started_by: object) -> str:
-    """The name of the rule that made a call, if the call shows it whole.
+    """The name of the rule that made a call, or its beginning.
 
     It goes into a command that people paste: nothing but EventBridge's own characters (PutRule
     `Name`, API reference).
     """
-    text = line(started_by)
-    is_whole = text.startswith(RULE_PREFIX) and len(text) < LONGEST_STARTED_BY
-    name = text.removeprefix(RULE_PREFIX)
-    return name if is_whole and re.fullmatch(r"[.\-_A-Za-z0-9]+", name) else ""
+    found = re.fullmatch(rf"{RULE_PREFIX}([.\-_A-Za-z0-9]+)", line(started_by))
+    return found[1] if found else ""

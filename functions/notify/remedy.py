@@ -25,11 +25,11 @@ NARROWED = "The stack was narrowed"
 # What helps against a reason that no retry helps against (ECS developer guide, "API failure
 # reasons"). That of LOCATION is a guess: it is named there, and not explained.
 CHANGES = {
-    "ATTRIBUTE": "add a container instance with the attributes that the task requires",
-    "LOCATION": "add a container instance where the task may be placed, or give it other subnets",
-    "MISSING": "correct the request: it names something that does not exist",
-    "INACTIVE": "correct the request: it names something that is not active any more",
-    "above your limit": "ask Service Quotas for more, or give the task less CPU or memory",
+    "ATTRIBUTE": "ATTRIBUTE: add a container instance with the attributes that the task requires.",
+    "LOCATION": "LOCATION: add a container instance where the task may be placed.",
+    "MISSING": "MISSING: correct the request, which names something that does not exist.",
+    "INACTIVE": "INACTIVE: correct the request, which names something that is not active any more.",
+    "above your limit": "The limit: ask Service Quotas for a higher one.",
 }
 
 
@@ -110,18 +110,20 @@ def _by_hand(letters: Sequence[Letter], settings: Settings) -> list[Step]:
             "one, see whether the job runs, and start it by hand if not."
         )
     ]
-    of_rules = [(each.rule, each.since) for each in letters if each.rule and each.since]
+    of_rules = [(each, each.since) for each in letters if each.rule and each.since]
     if not of_rules:
         return found
-    rule, since = of_rules[0]
+    letter, since = of_rules[0]
+    rule = "RULE_NAME" if letter.is_cut else letter.rule
+    name = f"whose name begins with {letter.rule}" if letter.is_cut else rule
     home = f"arn:{settings.partition}:events:{settings.region}:{settings.account}"
     others = " The others: the same with their rule and time." if len(of_rules) > 1 else ""
     found.append(
         Step(
-            f"Or, if an event triggers the rule {rule} (and no schedule), and an archive of its "
-            "bus has that event: replay it to this rule alone. Put in the archive's ARN, and the "
-            "bus if it is not the default one. Each event of the minute before the call starts "
-            f"the job once.{others}",
+            f"Or, if an event triggers the rule {name} (and no schedule), and an archive of its "
+            "bus has that event: replay it to this rule alone. Put in what stands in capitals, and "
+            "the bus if it is not the default one. Each event of the minute before the call "
+            f"starts the job once.{others}",
             f"aws events start-replay --region {settings.region} --replay-name source-$(date +%s) "
             f"--event-source-arn ARCHIVE_ARN --destination "
             f"Arn={home}:event-bus/default,FilterArns={home}:rule/{rule} "
@@ -135,11 +137,7 @@ def _by_hand(letters: Sequence[Letter], settings: Settings) -> list[Step]:
 def _change(letters: Sequence[Letter]) -> Step:
     """What to change where no retry helps."""
     reasons = [reason for letter in letters for reason in letter.said]
-    helps = [
-        f"{known}: {change}."
-        for known, change in CHANGES.items()
-        if any(known in r for r in reasons)
-    ]
+    helps = [change for known, change in CHANGES.items() if any(known in r for r in reasons)]
     return Step(
         " ".join(helps)
         + " A replay sends the old request: if you change the request or the task definition, "
