@@ -38,6 +38,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     for record in event["Records"]:
         try:
             letter = read_letter(record["messageId"], record["body"], sent_at(record))
+            compose([letter], settings)
         except Exception:
             # No letter is known to do so. Should one, it is kept, and not in the way of the others.
             logger.exception("unhandled letter")

@@ -13,15 +13,23 @@ from typing import Any
 RULE_PREFIX = "events-rule/"
 PREFIXES = (RULE_PREFIX, "chronos-schedule/")
 LONGEST_STARTED_BY = 36
+# Kinds of callers behind such a call: a rule, and the retrying function on its behalf.
+RULES = ("events-rule", "retry-run-task")
 
-# What the template passes of a failed call.
-CALL = ("event", "since", "startedBy", "group", "taskDefinition", "cluster")
+# What the template passes of a failed call, and from where in a letter that was replayed.
+CALL = ("event", "called", "startedBy", "group", "taskDefinition", "cluster")
+LEVELS = ("", "inner_", "innermost_")
 
-# For a phone: what is longer is shortened. ECS's own names have at most 255 characters.
-LONGEST_NAME = 255
+# For a phone: what is longer is shortened. No ARN or name of ECS is.
 LONGEST_TEXT = 600
 # On EC2 there can be one reason for each container instance.
-MOST_REASONS = 3
+MOST_REASONS = 5
+
+# How the retrying function says that an attempt may have started the job.
+MAY_RUN = "see whether it runs or has run"
+
+# AWS's usual words about a value that it refuses, which may be one of the job's request.
+_VALUE = re.compile("Value '.*' at '", re.DOTALL)
 
 
 class Kind(StrEnum):
@@ -47,9 +55,11 @@ DEAD_LETTERS = (Kind.EXHAUSTED, Kind.EXPIRED, Kind.NOT_RETRYABLE, Kind.NOT_REPLA
 class Letter:
     """One job. All text is a single line that can be printed, and empty where nothing is known.
 
-    `time` is when the job was given up, `since` when its first call failed, `said` what ECS or
-    Lambda said of it, and `rule` the name of the EventBridge rule behind it, or only how that
-    begins, if it `is_cut`. Letters with one `identity` are about one job.
+    `time` is when the job was given up, `since` when its first call failed, and `called` when the
+    one did of which nothing else is known. `said` is what ECS or Lambda said, and `cause` by what
+    jobs are grouped. `rule` is the name of the EventBridge rule behind it, or only how that begins,
+    if it `is_cut`. `may_run` says that an attempt may have started the job. Letters with one
+    `identity` are about one job.
     """
 
     kind: Kind
@@ -59,11 +69,14 @@ class Letter:
     task_definition: str = ""
     cluster: str = ""
     since: datetime | None = None
+    called: datetime | None = None
     attempts: str = ""
+    cause: Hashable = None
     said: tuple[str, ...] = ()
     detail: str = ""
     event: str = ""
     rule: str = ""
+    may_run: bool = False
 
     @property
     def is_cut(self) -> bool:
@@ -83,40 +96,43 @@ def read_letter(message_id: str, body: str, sent: datetime) -> Letter:
         found = None
     members = found if isinstance(found, dict) else {}
     if _is_lost_job(members):
-        return _lost_job(members, sent)
+        return _lost_job(members, body, sent)
     if "condition" in members:
-        return _failed_invocation(members, sent)
+        return _failed_invocation(members, body, sent)
     detail = f"Message {message_id} of the queue LostJobs, {len(body):,} characters."
     return Letter(Kind.UNREADABLE, sent, body, detail=detail)
 
 
-def _lost_job(outcome: Mapping[str, Any], sent: datetime) -> Letter:
+def _lost_job(outcome: Mapping[str, Any], body: str, sent: datetime) -> Letter:
     """An outcome, as the README shows one."""
     event, origin = line(outcome.get("event")), line(outcome.get("origin"))
-    cluster = line(outcome.get("cluster"))
+    cluster, detail = line(outcome.get("cluster")), outcome.get("detail")
     reasons = outcome.get("reasons")
+    said = _first(reasons if isinstance(reasons, list) else [])
     return Letter(
         kind=Kind(outcome["outcome"]),
         time=time_in(outcome.get("time")) or sent,
         # A client token is a cluster's own, and so is a chain that is named for one.
-        identity=(origin or event, cluster) if origin or event else json.dumps(outcome),
-        job=line(outcome.get("job"), LONGEST_NAME),
+        identity=(origin or event, cluster) if origin or event else body,
+        job=line(outcome.get("job")),
         task_definition=name_in(outcome.get("taskDefinition")),
         cluster=name_in(cluster),
         since=time_in(outcome.get("since")),
         attempts=_attempts(line(outcome.get("attempt"))),
-        said=_first(reasons if isinstance(reasons, list) else []),
-        detail=line(outcome.get("detail"), LONGEST_TEXT),
+        cause=said,
+        said=said,
+        detail=line(detail),
         event=event,
-        rule=_rule_in(outcome.get("startedBy")),
+        rule=_rule_in(outcome),
+        may_run=isinstance(detail, str) and MAY_RUN in detail,
     )
 
 
-def _failed_invocation(members: Mapping[str, Any], sent: datetime) -> Letter:
+def _failed_invocation(members: Mapping[str, Any], body: str, sent: datetime) -> Letter:
     """What EventBridge passes of an invocation that failed: each value is in a list of its own.
 
     A list is empty where the event has no such value: Lambda's record holds no error of a function
-    that never ran, and a replayed letter holds the failed call one level further in.
+    that never ran, and a replayed letter holds the failed call further in.
     """
 
     def value(*names: str) -> Any:
@@ -124,24 +140,29 @@ def _failed_invocation(members: Mapping[str, Any], sent: datetime) -> Letter:
         values = (v for found in lists if isinstance(found, list) for v in found)
         return next(filter(None, values), None)
 
-    letter = value("letter")
-    if isinstance(letter, dict) and _is_lost_job(letter):
-        known = _lost_job(letter, sent)
+    letters = (value(f"{where}letter") for where in LEVELS)
+    outcomes = [one for one in letters if isinstance(one, dict) and _is_lost_job(one)]
+    if outcomes:
+        known = _lost_job(outcomes[0], body, sent)
     else:
-        known = _failed_call({name: value(name, f"inner_{name}") for name in CALL}, sent)
+        names = {name: [f"{where}{name}" for where in LEVELS] for name in CALL}
+        known = _failed_call({name: value(*names[name]) for name in CALL}, body, sent)
     condition, request = line(value("condition")), line(value("request"))
-    error = f"{line(value('errorType'))}: {line(value('errorMessage'))}".strip(" :")
+    error_type, message = line(value("errorType")), value("errorMessage")
+    shown = line(_VALUE.sub("Value at '", message)) if isinstance(message, str) else ""
     return replace(
         known,
         kind=Kind.FAILED,
         time=time_in(value("time")) or sent,
-        identity=(Kind.FAILED, known.event, known.cluster) if known.event else request,
-        said=(error or "none: Lambda did not run the function",),
+        identity=(Kind.FAILED, known.event or request or body),
+        cause=error_type,
+        said=(f"{error_type}: {shown}".strip(" :") or "none: Lambda did not run the function",),
         detail=f"Request {request} ({condition}).",
+        may_run=True,
     )
 
 
-def _failed_call(call: Mapping[str, Any], sent: datetime) -> Letter:
+def _failed_call(call: Mapping[str, Any], body: str, sent: datetime) -> Letter:
     """What a failed call shows of its job, which is named as the retrying function names it."""
     task_definition = name_in(call["taskDefinition"])
     started_by, group = line(call["startedBy"]), line(call["group"])
@@ -152,17 +173,16 @@ def _failed_call(call: Mapping[str, Any], sent: datetime) -> Letter:
     return Letter(
         kind=Kind.FAILED,
         time=sent,
-        identity=None,
+        identity=body,
         job=job,
         task_definition=task_definition,
         cluster=name_in(call["cluster"]) or ("default" if task_definition else ""),
-        since=time_in(call["since"]),
+        called=time_in(call["called"]),
         event=line(call["event"]),
-        rule=_rule_in(started_by),
     )
 
 
-def line(value: object, most: int = LONGEST_TEXT) -> str:
+def line(value: object) -> str:
     """Text as one line that can be printed; empty for what is no text.
 
     Line breaks, control characters and lone surrogates become spaces: SNS takes none in a subject,
@@ -171,12 +191,12 @@ def line(value: object, most: int = LONGEST_TEXT) -> str:
     if not isinstance(value, str):
         return ""
     text = " ".join("".join(c if c.isprintable() else " " for c in value).split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
 
 
 def name_in(value: object) -> str:
     """The name in an ARN of ECS, which may as well be the name alone: `nightly-report:42`."""
-    text = line(value, LONGEST_NAME * 2)
+    text = line(value)
     return text.partition("/")[2] if text.startswith("arn:") else text
 
 
@@ -209,11 +229,13 @@ def _first(reasons: list[Any]) -> tuple[str, ...]:
     return (*filter(None, shown), *([f"and {more:,} more reasons"] if more else []))
 
 
-def _rule_in(started_by: object) -> str:
-    """The name of the rule that made a call, or its beginning.
+def _rule_in(outcome: Mapping[str, Any]) -> str:
+    """The name of the rule that made a call, or its beginning; not if somebody else called.
 
     It goes into a command that people paste: nothing but EventBridge's own characters (PutRule
     `Name`, API reference).
     """
-    found = re.fullmatch(rf"{RULE_PREFIX}([.\-_A-Za-z0-9]+)", line(started_by))
-    return found[1] if found else ""
+    caller = outcome.get("caller")
+    kind = caller.get("kind") if isinstance(caller, dict) else None
+    found = re.fullmatch(rf"{RULE_PREFIX}([.\-_A-Za-z0-9]+)", line(outcome.get("startedBy")))
+    return found[1] if found and kind in RULES else ""

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -17,6 +17,8 @@ MOST_BYTES = 262_144
 LONGEST_SUBJECT = 99
 # Amazon Q Developer in chat applications, "Custom notifications".
 LONGEST_DESCRIPTION = 8_000
+
+TIME = "%Y-%m-%d %H:%M:%S UTC"
 
 MEANING = {
     Kind.EXHAUSTED: "no attempt started it, and the budget is used up",
@@ -38,7 +40,7 @@ class Message:
 
 
 def compose(letters: Sequence[Letter], settings: Settings) -> Message:
-    """The message about these letters, of which there is at least one, and one for each job.
+    """The message about these letters: at least one, one for each job, in the order of time.
 
     What is too long for SNS or for a chat lists fewer jobs: nothing is cut in its midst.
     """
@@ -92,9 +94,9 @@ def subject_of(letters: Sequence[Letter], region: str) -> str:
 
 def jobs_in(letters: Sequence[Letter], settings: Settings, most: int) -> str:
     """The jobs, grouped by their cause, the most frequent one first; `most` of them are listed."""
-    groups: dict[tuple[Kind, tuple[str, ...]], list[Letter]] = {}
-    for letter in sorted(letters, key=lambda each: each.time):
-        groups.setdefault((letter.kind, letter.said), []).append(letter)
+    groups: dict[Hashable, list[Letter]] = {}
+    for letter in letters:
+        groups.setdefault((letter.kind, letter.cause), []).append(letter)
     largest = sorted(groups.values(), key=len, reverse=True)
     # One of each cause in turn: none is hidden behind a frequent one.
     in_turn = [each for turn in zip_longest(*largest) for each in turn if each is not None]
@@ -109,11 +111,12 @@ def jobs_in(letters: Sequence[Letter], settings: Settings, most: int) -> str:
 
 def cause(group: Sequence[Letter], listed: Sequence[Letter]) -> str:
     """One cause, and those of its jobs that are listed."""
-    kind, said = group[0].kind, group[0].said
+    kind, said = group[0].kind, "; ".join(group[0].said)
     number = f" ({counted(len(group))})" if len(group) > 1 else ""
     lines = [f"{kind}: {MEANING[kind]}{number}"]
     if said:
-        lines.append(f"{'Error' if kind is Kind.FAILED else 'ECS said'}: {'; '.join(said)}")
+        example = ", for example" if any(letter.said != group[0].said for letter in group) else ""
+        lines.append(f"{'Error' if kind is Kind.FAILED else 'ECS said'}{example}: {said}")
     details = {letter.detail for letter in group}
     is_shared = len(details) == 1
     lines += filter(None, details if is_shared else [])
@@ -126,10 +129,11 @@ def cause(group: Sequence[Letter], listed: Sequence[Letter]) -> str:
 def entry(letter: Letter, detail: str) -> list[str]:
     """The lines about one job."""
     cluster = f"cluster {letter.cluster}" if letter.cluster else ""
-    since = f"first due {letter.since:%Y-%m-%d %H:%M:%S} UTC" if letter.since else ""
+    since = f"first due {letter.since:{TIME}}" if letter.since else ""
+    called = f"called at {letter.called:{TIME}}" if letter.called else ""
     facts = (
         ", ".join(filter(None, (letter.task_definition, cluster))),
-        ", ".join(filter(None, (since, letter.attempts))),
+        ", ".join(filter(None, (since, called, letter.attempts))),
         detail,
         letter.event and f"event {letter.event}",
     )
@@ -157,7 +161,6 @@ def chat(
             escaped(step.text) + (f"\n```{step.command}```" if step.command else "")
             for step in help_with
         ],
-        "keywords": ["retry-run-task"],
     }
     return json.dumps(
         {"version": "1.0", "source": "custom", "content": content}, ensure_ascii=False

@@ -17,9 +17,7 @@ SOURCE_EVENT = timedelta(seconds=60)
 
 MOST_NAMES = 5
 
-# How the retrying function says that an attempt may have started the job, and that the stack was
-# narrowed while a retry was pending.
-MAY_RUN = "see whether it runs or has run"
+# How the retrying function says that the stack was narrowed while a retry was pending.
 NARROWED = "The stack was narrowed"
 
 # What helps against a reason that no retry helps against (ECS developer guide, "API failure
@@ -27,8 +25,8 @@ NARROWED = "The stack was narrowed"
 CHANGES = {
     "ATTRIBUTE": "ATTRIBUTE: add a container instance with the attributes that the task requires.",
     "LOCATION": "LOCATION: add a container instance where the task may be placed.",
-    "MISSING": "MISSING: correct the request, which names something that does not exist.",
-    "INACTIVE": "INACTIVE: correct the request, which names something that is not active any more.",
+    "MISSING": "MISSING: the request names something that does not exist.",
+    "INACTIVE": "INACTIVE: the request names something that is not active any more.",
     "above your limit": "The limit: ask Service Quotas for a higher one.",
 }
 
@@ -42,18 +40,22 @@ class Step:
 
 
 def steps(letters: Sequence[Letter], settings: Settings) -> list[Step]:
-    """What helps against these letters, in the order in which to do it."""
+    """What helps against these letters, in the order in which to do it.
+
+    A replay comes before any start by hand. It takes all letters of its time, and what it could not
+    start comes back in a new message: the other way round, a job could run twice.
+    """
     of_kind = {kind: [letter for letter in letters if letter.kind is kind] for kind in Kind}
     narrowed = [letter for letter in of_kind[Kind.NOT_REPLAYABLE] if NARROWED in letter.detail]
     by_hand = [letter for letter in of_kind[Kind.NOT_REPLAYABLE] if letter not in narrowed]
-    replayable = [letter for letter in letters if letter not in by_hand]
+    unreadable, not_retryable = of_kind[Kind.UNREADABLE], of_kind[Kind.NOT_RETRYABLE]
+    replayable = [one for one in letters if one not in by_hand and one not in unreadable]
+    doubtful = [letter for letter in replayable if letter.may_run]
     found = []
-    if by_hand:
-        found += _by_hand(by_hand, settings)
     if narrowed:
         found.append(Step("Widen ClusterArns or TaskDefinitionArns, so that they cover the job."))
-    if of_kind[Kind.NOT_RETRYABLE]:
-        found.append(_change(of_kind[Kind.NOT_RETRYABLE]))
+    if not_retryable:
+        found.append(_change(not_retryable))
     if of_kind[Kind.FAILED]:
         found.append(
             Step(
@@ -61,16 +63,24 @@ def steps(letters: Sequence[Letter], settings: Settings) -> list[Step]:
                 f"{settings.log_group}, under the request's id."
             )
         )
-    doubtful = [one for one in replayable if one.kind.may_have_started or MAY_RUN in one.detail]
     if doubtful:
         found.append(
             Step(
-                "First see whether these run or have run: a replay starts a job again that ended "
-                f"more than an hour ago. {names_of(doubtful)}."
+                f"See whether these run or have run: {names_of(doubtful)}. A replay starts a job "
+                "again that ended more than an hour ago."
             )
         )
     if replayable:
-        found.append(_replay(replayable, settings))
+        found.append(_replay(replayable, is_all=len(replayable) == len(letters), settings=settings))
+    if by_hand:
+        found += _by_hand(by_hand, settings, is_replayed=bool(replayable))
+    if unreadable:
+        found.append(
+            Step(
+                "Which job a letter is about that cannot be read: see the saved query "
+                f'"{settings.query}" for one that no message names, at about {_minute(unreadable)}.'
+            )
+        )
     return found
 
 
@@ -86,7 +96,11 @@ def moment(time: datetime) -> str:
     return time.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _replay(letters: Sequence[Letter], settings: Settings) -> Step:
+def _minute(letters: Sequence[Letter]) -> str:
+    return f"{min(letter.time for letter in letters):%Y-%m-%d %H:%M} UTC"
+
+
+def _replay(letters: Sequence[Letter], *, is_all: bool, settings: Settings) -> Step:
     """One command for all of them, and for as little else as can be."""
     times = [letter.time for letter in letters]
     first, last = min(times), max(times)
@@ -95,19 +109,32 @@ def _replay(letters: Sequence[Letter], settings: Settings) -> Step:
     archived = last + ARCHIVED + timedelta(seconds=59)  # in whole minutes, not too early
     those = "it" if len(letters) == 1 else f"all {len(letters):,}"
     return Step(
-        f"To retry {those}: when the cause is gone, and not before {archived:%Y-%m-%d %H:%M} UTC "
-        "(EventBridge needs ten minutes to archive), paste this once. It retries whatever was lost "
-        "in its time, and the command of another message may cover the same.",
+        f"To retry {those if is_all else names_of(letters)}: when the cause is gone, and not "
+        f"before {archived:%Y-%m-%d %H:%M} UTC (EventBridge needs ten minutes to archive), paste "
+        "this once. It retries whatever was lost in its time, so do first what other messages of "
+        "that time say. Do not replay the same time later: a job that ended more than an hour ago "
+        "would run again.",
         command,
     )
 
 
-def _by_hand(letters: Sequence[Letter], settings: Settings) -> list[Step]:
+def _change(letters: Sequence[Letter]) -> Step:
+    """What to change where no retry helps."""
+    reasons = [reason for letter in letters for reason in letter.said]
+    helps = [change for known, change in CHANGES.items() if any(known in r for r in reasons)]
+    return Step(
+        " ".join(helps) + " A replay sends the old request. If only another request or task "
+        "definition helps, start the job by hand instead, and if you replay as well, do that first."
+    )
+
+
+def _by_hand(letters: Sequence[Letter], settings: Settings, *, is_replayed: bool) -> list[Step]:
     """What helps where the request cannot be repeated: nothing of ours starts this run."""
+    first = "If you replay, wait for what comes back in a new message. " if is_replayed else ""
     found = [
         Step(
-            f"Not replayable: {names_of(letters)}. What is said above helps the next run. For this "
-            "one, see whether the job runs, and start it by hand if not."
+            f"Not replayable: {names_of(letters)}. What is said above helps the next run. {first}"
+            "For this one, see whether the job runs, and start it by hand if not."
         )
     ]
     of_rules = [(each, each.since) for each in letters if each.rule and each.since]
@@ -120,10 +147,10 @@ def _by_hand(letters: Sequence[Letter], settings: Settings) -> list[Step]:
     others = " The others: the same with their rule and time." if len(of_rules) > 1 else ""
     found.append(
         Step(
-            f"Or, if an event triggers the rule {name} (and no schedule), and an archive of its "
-            "bus has that event: replay it to this rule alone. Put in what stands in capitals, and "
-            "the bus if it is not the default one. Each event of the minute before the call "
-            f"starts the job once.{others}",
+            f"Or, if it does not run, an event triggers the rule {name} (and no schedule), and an "
+            "archive of its bus has that event: replay it to this rule alone. Put in what stands "
+            "in capitals (and for a bus of your own: event-bus/BUS, rule/BUS/RULE_NAME). Each "
+            f"event of the minute before the call starts the job once.{others}",
             f"aws events start-replay --region {settings.region} --replay-name source-$(date +%s) "
             f"--event-source-arn ARCHIVE_ARN --destination "
             f"Arn={home}:event-bus/default,FilterArns={home}:rule/{rule} "
@@ -132,14 +159,3 @@ def _by_hand(letters: Sequence[Letter], settings: Settings) -> list[Step]:
         )
     )
     return found
-
-
-def _change(letters: Sequence[Letter]) -> Step:
-    """What to change where no retry helps."""
-    reasons = [reason for letter in letters for reason in letter.said]
-    helps = [change for known, change in CHANGES.items() if any(known in r for r in reasons)]
-    return Step(
-        " ".join(helps)
-        + " A replay sends the old request: if you change the request or the task definition, "
-        "start the job by hand instead."
-    )

@@ -197,7 +197,14 @@ def describe(call: FailedCall, caller: Caller, end: End, now: datetime) -> dict[
         "reasons": list(call.reasons),
         "tasks": list(end.tasks),
     }
-    return outcome | ({"detail": end.detail} if end.detail else {})
+    detail = sentences(end.detail, placed(call)) if end.outcome.is_dead_letter else end.detail
+    return outcome | ({"detail": detail} if detail else {})
+
+
+def placed(call: FailedCall) -> str:
+    """How many tasks of a lost job run all the same, as far as its last failed call tells."""
+    asked = len(call.tasks) + call.missing
+    return f"ECS placed {len(call.tasks)} of {asked} tasks." if call.tasks else ""
 
 
 def report(outcome: dict[str, Any], end: End, function_name: str) -> None:

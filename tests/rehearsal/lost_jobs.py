@@ -1,11 +1,12 @@
 """The queue LostJobs, the event source that empties it, the function Notify, and its topic."""
 
+import contextlib
 import json
 import os
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
@@ -41,11 +42,9 @@ class Message:
         return next((c for c in COMMAND.findall(self.text) if archive in c), None)
 
 
-@dataclass
-class Batch:
-    """What one poller collects, until its window closes or it is full."""
-
-    records: list[dict[str, Any]] = field(default_factory=list)
+# When a poller received a record, and what it collects until its window is over or it is full.
+Received = tuple[datetime, dict[str, Any]]
+Batch = list[Received]
 
 
 class LostJobs:
@@ -69,7 +68,9 @@ class LostJobs:
         self.unsent: list[dict[str, Any]] = []
         self._count = count(1)
         self.use(stack)
-        self._batches = [Batch() for _ in range(self.source["ScalingConfig"]["MaximumConcurrency"])]
+        self._batches: list[Batch] = [
+            [] for _ in range(self.source["ScalingConfig"]["MaximumConcurrency"])
+        ]
 
     def use(self, stack: Stack) -> None:
         """The stack that is deployed from now on, with its topic."""
@@ -91,53 +92,58 @@ class LostJobs:
         if not iam.allowed(policy["Statement"], "sqs:SendMessage", queue_arn, context):
             raise NotAllowed(f"{rule_arn} may not send to {queue_arn}")
         self.bodies.append(body)
-        number = next(self._count)
-        self._receive(
-            {
-                "messageId": str(uuid.UUID(int=number)),
-                "receiptHandle": f"handle-{number}",
-                "body": body,
-                "attributes": {
-                    "ApproximateReceiveCount": "1",
-                    "SentTimestamp": str(int(self.now().timestamp() * 1000)),
-                },
-                "eventSource": "aws:sqs",
-                "eventSourceARN": queue_arn,
-                "awsRegion": self.stack.region,
-            }
-        )
+        self._receive(self._record(body))
 
     def redrive(self) -> None:
-        """An operator starts SQS's own redrive: what could not be sent is in the queue again."""
+        """An operator starts SQS's own redrive: what could not be sent is in the queue again.
+
+        SQS gives it a new id and time (SQS developer guide, "Dead-letter queue redrive").
+        """
         again, self.unsent = self.unsent, []
         for record in again:
-            record["attributes"]["ApproximateReceiveCount"] = "1"
-            self._receive(record)
+            self._receive(self._record(record["body"]))
+
+    def _record(self, body: str) -> dict[str, Any]:
+        """A message that is sent to the queue now, as Lambda gives it to the function."""
+        number = next(self._count)
+        return {
+            "messageId": str(uuid.UUID(int=number)),
+            "receiptHandle": f"handle-{number}",
+            "body": body,
+            "attributes": {
+                "ApproximateReceiveCount": "1",
+                "SentTimestamp": str(int(self.now().timestamp() * 1000)),
+            },
+            "eventSource": "aws:sqs",
+            "eventSourceARN": self.stack.attribute("LostJobs", "Arn"),
+            "awsRegion": self.stack.region,
+        }
 
     def _receive(self, record: dict[str, Any]) -> None:
+        """One of the pollers has it, and nobody else until its visibility time-out is over."""
         batch = self._batches.pop(0)
         self._batches.append(batch)
-        batch.records.append(record)
+        batch.append((self.now(), record))
+        first = batch[0]
         window = timedelta(seconds=self.source["MaximumBatchingWindowInSeconds"])
-        if len(batch.records) == 1:
-            self.at(self.now() + window, lambda: self._close(batch, [record]))
-        if len(batch.records) == self.source["BatchSize"]:
-            self._close(batch, batch.records)
+        if len(batch) == 1:
+            self.at(self.now() + window, lambda: self._close(batch, first))
+        if len(batch) == self.source["BatchSize"]:
+            self._close(batch, first)
 
-    def _close(self, batch: Batch, records: list[dict[str, Any]]) -> None:
-        """The window of the batch that began with these records is over."""
-        if not batch.records or batch.records[0] is not records[0]:
+    def _close(self, batch: Batch, first: Received) -> None:
+        """The batch that began with this record is full, or its window is over."""
+        if not batch or batch[0] is not first:
             return  # it was full before
-        records, batch.records = batch.records, []
-        try:
+        received, batch[:] = list(batch), []
+        records = [record for _, record in received]
+        failed = {record["messageId"] for record in records}
+        with contextlib.suppress(Exception):  # as Lambda does
             answer = self.invoke({"Records": records})
-        except Exception:  # noqa: BLE001 - as Lambda does
-            again = records
-        else:
             failed = {each["itemIdentifier"] for each in answer["batchItemFailures"]}
-            again = [record for record in records if record["messageId"] in failed]
-        for record in again:
-            self.at(self.now() + self._visibility, partial(self._again, record))
+        for moment, record in received:
+            if record["messageId"] in failed:
+                self.at(moment + self._visibility, partial(self._again, record))
 
     def _again(self, record: dict[str, Any]) -> None:
         """It is visible again, or has been for as often as it may."""
