@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -99,18 +100,18 @@ def jobs_in(letters: Sequence[Letter], settings: Settings, most: int) -> str:
         groups.setdefault((letter.kind, letter.cause), []).append(letter)
     largest = sorted(groups.values(), key=len, reverse=True)
     # One of each cause in turn: none is hidden behind a frequent one.
-    in_turn = [each for turn in zip_longest(*largest) for each in turn if each is not None]
-    listed = in_turn[:most]
-    found = [cause(group, listed) for group in largest if group[0] in listed]
-    more = len(letters) - len(listed)
+    turns = zip_longest(*([n] * len(group) for n, group in enumerate(largest)))
+    shares = Counter([n for turn in turns for n in turn if n is not None][:most])
+    found = [cause(group, shares[n]) for n, group in enumerate(largest) if shares[n]]
+    more = len(letters) - shares.total()
     if more:
         where = f'CloudWatch Logs Insights, saved query "{settings.query}"'
         found.append(f"and {more:,} more. All of them: {where}.")
     return "\n\n".join(found)
 
 
-def cause(group: Sequence[Letter], listed: Sequence[Letter]) -> str:
-    """One cause, and those of its jobs that are listed."""
+def cause(group: Sequence[Letter], share: int) -> str:
+    """One cause, and the first jobs that it has."""
     kind, said = group[0].kind, "; ".join(group[0].said)
     number = f" ({counted(len(group))})" if len(group) > 1 else ""
     lines = [f"{kind}: {MEANING[kind]}{number}"]
@@ -120,9 +121,8 @@ def cause(group: Sequence[Letter], listed: Sequence[Letter]) -> str:
     details = {letter.detail for letter in group}
     is_shared = len(details) == 1
     lines += filter(None, details if is_shared else [])
-    for letter in group:
-        if letter in listed:
-            lines += entry(letter, "" if is_shared else letter.detail)
+    for letter in group[:share]:
+        lines += entry(letter, "" if is_shared else letter.detail)
     return "\n".join(lines)
 
 

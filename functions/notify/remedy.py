@@ -46,16 +46,16 @@ def steps(letters: Sequence[Letter], settings: Settings) -> list[Step]:
     start comes back in a new message: the other way round, a job could run twice.
     """
     of_kind = {kind: [letter for letter in letters if letter.kind is kind] for kind in Kind}
-    narrowed = [letter for letter in of_kind[Kind.NOT_REPLAYABLE] if NARROWED in letter.detail]
-    by_hand = [letter for letter in of_kind[Kind.NOT_REPLAYABLE] if letter not in narrowed]
-    unreadable, not_retryable = of_kind[Kind.UNREADABLE], of_kind[Kind.NOT_RETRYABLE]
-    replayable = [one for one in letters if one not in by_hand and one not in unreadable]
+    not_replayable, unreadable = of_kind[Kind.NOT_REPLAYABLE], of_kind[Kind.UNREADABLE]
+    by_hand = [letter for letter in not_replayable if NARROWED not in letter.detail]
+    none_of_ours = {id(letter) for letter in by_hand + unreadable}
+    replayable = [letter for letter in letters if id(letter) not in none_of_ours]
     doubtful = [letter for letter in replayable if letter.may_run]
     found = []
-    if narrowed:
+    if len(by_hand) < len(not_replayable):
         found.append(Step("Widen ClusterArns or TaskDefinitionArns, so that they cover the job."))
-    if not_retryable:
-        found.append(_change(not_retryable))
+    if of_kind[Kind.NOT_RETRYABLE]:
+        found.append(_change(of_kind[Kind.NOT_RETRYABLE]))
     if of_kind[Kind.FAILED]:
         found.append(
             Step(
