@@ -27,6 +27,7 @@ from notify.letter import (
     LONGEST_STARTED_BY,
     MAY_RUN,
     PREFIXES,
+    RULES,
     Kind,
     Letter,
     line,
@@ -37,11 +38,11 @@ from notify.settings import Settings
 from rehearsal import EVENT_NAMES, iam, load_event
 from rehearsal.bus import message_of, result_of
 from rehearsal.iam import as_list
-from rehearsal.lost_jobs import LostJobs, Message, NotAllowed, arrived
+from rehearsal.lost_jobs import READERS, LostJobs, Message, NotAllowed, arrived
 from rehearsal.template import Stack
 from rehearsal.world import World
 from retry_run_task import decision, source
-from retry_run_task.caller import RULE_PREFIX, SCHEDULE_PREFIX, job_of
+from retry_run_task.caller import OURS, RULE_PREFIX, SCHEDULE_PREFIX, job_of
 from retry_run_task.failed_call import NotAFailedCall, read_failed_call
 from retry_run_task.outcome import Outcome
 
@@ -126,6 +127,12 @@ def test_the_subject_names_one_job_and_counts_several() -> None:
     )
     assert subject(outcome(job="ünï 🚀")) == "[retry-run-task] ?n? ? did not start (eu-west-1)"
     assert subject("{") == "[retry-run-task] failed: 1 job may not have started (eu-west-1)"
+    # Where an attempt may have started the job, nobody reads that it did not.
+    doubtful = outcome(2, detail=decision.MAY_RUN)
+    assert subject(doubtful) == "[retry-run-task] nightly-report may not have started (eu-west-1)"
+    assert subject(outcome(), doubtful) == (
+        "[retry-run-task] 1 job did not start, 1 may not have started (eu-west-1)"
+    )
 
 
 @given(job=st.text())
@@ -150,7 +157,7 @@ def test_the_text_says_which_job_what_happened_and_what_helps() -> None:
     assert text(outcome()) == (
         "nightly-report did not start (account 123456789012, eu-west-1).\n"
         "\n"
-        "EXHAUSTED: no attempt started it, and the budget is used up\n"
+        "EXHAUSTED: all attempts are used up\n"
         f"ECS said: {CAPACITY}\n"
         "The budget of 10 attempts is used up.\n"
         "- nightly-report\n"
@@ -161,9 +168,10 @@ def test_the_text_says_which_job_what_happened_and_what_helps() -> None:
         "WHAT TO DO\n"
         "\n"
         "To retry it: when the cause is gone, and not before 2026-11-23 00:17 UTC (EventBridge "
-        "needs ten minutes to archive), paste this once. It retries whatever was lost in its time, "
-        "so do first what other messages of that time say. Do not replay the same time later: a "
-        "job that ended more than an hour ago would run again.\n"
+        "needs ten minutes to archive), paste this into a shell, once. It retries every job that "
+        "was lost in its time: read the other messages of that time first, and start none of those "
+        "jobs by hand before it. Do not replay the same time later: a job that ended more than an "
+        "hour ago would run again.\n"
         f"{command('2026-11-23T00:05:04Z', '2026-11-23T00:07:04Z')}"
     )
 
@@ -181,7 +189,8 @@ def test_jobs_with_one_cause_are_grouped_under_it() -> None:
         outcome(4, job="d", outcome="EXPIRED", detail="Too late."),
         outcome(5, job="e", outcome="EXPIRED", detail="Much too late."),
     )
-    titles = [line for line in shown.splitlines() if re.match("[A-Z_]+: ", line)]
+    jobs = shown.partition("\nWHAT TO DO\n")[0]
+    titles = [line for line in jobs.splitlines() if re.match("[A-Z_]+: ", line)]
     assert [title.partition(":")[0] for title in titles] == ["EXHAUSTED", "EXPIRED", "EXHAUSTED"]
     assert titles[0].endswith("(2 jobs)")
     assert shown.count(f"ECS said: {CAPACITY}") == 2  # of EXHAUSTED, and of EXPIRED
@@ -190,6 +199,15 @@ def test_jobs_with_one_cause_are_grouped_under_it() -> None:
     assert "- d\n  nightly-report:42, cluster jobs\n" in shown
     assert "\n  Too late.\n  event event-4\n- e\n" in shown
     assert [line[2:] for line in shown.splitlines() if line.startswith("- ")] == list("acdeb")
+
+
+def test_not_replayable_jobs_are_grouped_by_what_is_in_the_way() -> None:
+    no_room, dynamic = "tags has no room", "the environment is dynamic"
+    details = (no_room, dynamic, no_room)
+    bodies = [outcome(n, outcome="NOT_REPLAYABLE", detail=d) for n, d in enumerate(details)]
+    shown = text(*bodies)
+    assert shown.count("\nNOT_REPLAYABLE: ") == 2
+    assert (shown.count(no_room), shown.count(dynamic)) == (1, 1)
 
 
 def test_twenty_jobs_are_listed_and_where_to_see_the_others() -> None:
@@ -217,7 +235,7 @@ def test_frequent_causes_share_the_list() -> None:
     bodies += [outcome(n, job="b", outcome="EXPIRED") for n in range(31, 62)]
     shown = text(*bodies)
     assert (shown.count("\n- a\n"), shown.count("\n- b\n")) == (10, 10)
-    titles = re.findall("^(?:EXHAUSTED|EXPIRED): .*$", shown, re.MULTILINE)
+    titles = re.findall(r"^(?:EXHAUSTED|EXPIRED): .* \(.*$", shown, re.MULTILINE)
     assert [title.rpartition(" (")[2] for title in titles] == ["31 jobs)", "30 jobs)"]
 
 
@@ -250,13 +268,16 @@ def test_a_time_that_cannot_be_is_none(time: str) -> None:
     [
         ("10/10", "10 attempts"),
         ("1/10", "1 attempt"),
-        ("0/10", "no attempt"),
+        ("0/10", "not retried"),
         ("unknown/10", "attempts unknown"),
         (None, "attempts unknown"),
     ],
 )
 def test_how_often_it_was_tried(counter: str | None, words: str) -> None:
-    assert f", {words}\n" in text(outcome(attempt=counter))
+    shown = text(outcome(attempt=counter))
+    # Without its counter, nobody knows since when.
+    since = "" if "unknown" in words else "first due 2026-11-23 00:00:04 UTC, "
+    assert f"\n  {since}{words}\n" in shown
 
 
 def test_text_of_others_stays_on_its_line_and_prints_everywhere() -> None:
@@ -309,7 +330,9 @@ def test_what_can_be_replayed_gets_one_command(kind: str) -> None:
         outcome(n, outcome=kind, time=f"2026-11-23T00:{minute}:00Z")
         for n, minute in enumerate((20, 10, 15))
     ]
-    (step,) = steps(*bodies)
+    *careful, step = remedy.steps(list(map(letter, bodies)), settings())
+    late = "EXPIRED: retry these only if a late run does no harm."
+    assert [one.text for one in careful] == ([late] if kind == "EXPIRED" else [])
     assert step.text.startswith(
         "To retry all 3: when the cause is gone, and not before 2026-11-23 "
     )
@@ -345,9 +368,10 @@ def test_what_no_replay_can_start_gets_what_helps_instead() -> None:
     by_hand, source_event = steps(body)
     assert by_hand == remedy.Step(
         "Not replayable: nightly-report. What is said above helps the next run. For this one, see "
-        "whether the job runs, and start it by hand if not."
+        "whether the job runs, and start it by hand if not. If anybody replays this time, wait "
+        "first: what did not start then comes back in a new message."
     )
-    assert "an event triggers the rule nightly-report (and no schedule)" in source_event.text
+    assert "an event (and no schedule) triggers the rule nightly-report, and" in source_event.text
     home = "arn:aws:events:eu-west-1:123456789012"
     assert source_event.command == (
         "aws events start-replay --region eu-west-1 --replay-name source-$(date +%s) "
@@ -369,6 +393,7 @@ def test_what_no_replay_can_start_gets_what_helps_instead() -> None:
         {"caller": {"kind": "unknown"}},  # whose `startedBy` is anybody's choice
         {"caller": None},
         {"since": None},
+        {"attempt": "unknown/10"},  # then `since` is that of an attempt
     ],
 )
 def test_no_command_is_made_of_what_does_not_name_a_rule(members: dict[str, Any]) -> None:
@@ -381,7 +406,7 @@ def test_a_name_that_was_cut_is_to_be_filled_in() -> None:
         body = outcome(outcome="NOT_REPLAYABLE", startedBy=f"events-rule/{rule}")
         _, source_event = steps(body)
         name = f"whose name begins with {rule}" if is_cut else rule
-        assert f"triggers the rule {name} (and no schedule)" in source_event.text
+        assert f"triggers the rule {name}, and if its bus has an archive" in source_event.text
         shown = "RULE_NAME" if is_cut else rule
         assert f":rule/{shown} --event-start-time" in source_event.command
 
@@ -408,8 +433,6 @@ def test_a_mix_promises_a_start_only_of_what_can_be_replayed() -> None:
         "Not replayable: a. What is",
     ]
     assert found[0].command == command("2026-11-23T00:04:00Z", "2026-11-23T00:07:00Z")
-    # The replay may cover the other one: whoever starts that by hand does so afterwards.
-    assert " If you replay, wait for what comes back in a new message. " in found[1].text
 
 
 def test_a_stack_that_was_narrowed_has_to_be_widened_first() -> None:
@@ -458,11 +481,20 @@ def test_a_failed_invocation_says_what_failed_and_where_its_log_is() -> None:
     assert command("2026-11-23T00:05:04Z", "2026-11-23T00:07:04Z") in shown
 
 
+def test_a_function_that_did_not_run_has_no_log_to_look_at() -> None:
+    stopped = steps(failed(errorType=None, errorMessage=None))
+    assert stopped[0].text.startswith("Lambda did not run the function: look at its reserved ")
+    assert len(stopped) == 3
+    assert len(steps(failed(errorType=None, errorMessage=None), failed(event="x"))) == 4
+
+
 def test_what_may_have_run_is_to_be_looked_at_before_a_replay() -> None:
-    (look, _) = steps(outcome(outcome="EXPIRED", detail=f"Too late. {decision.MAY_RUN}"))
-    assert look.text.startswith("See whether these run or have run: nightly-report. A replay ")
+    look, _ = steps(outcome(detail=f"Used up. {decision.MAY_RUN}"))
+    assert look.text.startswith("See whether these run or have run: nightly-report. If one has, ")
     long = f"{'x' * 700} {decision.MAY_RUN}"  # however much of it is shown
-    assert len(steps(outcome(outcome="EXPIRED", detail=long))) == 2
+    assert len(steps(outcome(detail=long))) == 2
+    many = [outcome(n, job=f"job-{n}", detail=decision.MAY_RUN) for n in range(23)]
+    assert "job-18, job-19 and 3 more. If one has" in steps(*many)[0].text
     _, look, _ = steps(failed(), outcome(2))
     assert " run: hourly. " in look.text  # and not those of which all is known
     _, look, _ = steps(failed(startedBy=None, taskDefinition=None), failed(event="event-10"))
@@ -479,8 +511,8 @@ def test_a_letter_that_cannot_be_read_is_reported_beside_the_others() -> None:
     assert command("2026-11-23T00:05:04Z", "2026-11-23T00:07:04Z") in shown
     (step,) = steps("{")
     assert step == remedy.Step(
-        "Which job a letter is about that cannot be read: see the saved query "
-        '"retry-run-task/lost jobs" for one that no message names, at about 2026-11-23 00:01 UTC.'
+        'A letter cannot be read. Open the saved query "retry-run-task/lost jobs" at about '
+        "2026-11-23 00:01 UTC, and look for a job that no message names."
     )
 
 
@@ -512,6 +544,7 @@ def test_the_kinds_are_the_outcomes_of_lost_jobs() -> None:
 def test_the_words_and_limits_that_both_functions_know_are_the_same() -> None:
     assert (RULE_PREFIX, SCHEDULE_PREFIX) == PREFIXES
     assert source.LONGEST_STARTED_BY == LONGEST_STARTED_BY
+    assert RULES == ("events-rule", OURS)
     assert MAY_RUN in decision.MAY_RUN
 
 
@@ -577,7 +610,7 @@ def test_an_invocation_with_anything_else_is_a_job_without_a_name() -> None:
 
 
 def test_a_value_that_aws_refuses_is_not_shown() -> None:
-    message = "1 error: Value 'secret' and 'x' at 'target.input' failed to satisfy constraint"
+    message = "1 error: Value 'se\ncret' and 'x' at 'target.input' failed to satisfy constraint"
     assert letter(failed(errorMessage=message)).said == (
         "AccessDeniedException: 1 error: Value at 'target.input' failed to satisfy constraint",
     )
@@ -605,7 +638,17 @@ def test_a_job_that_runs_in_part_says_so() -> None:
         world.begin(event)
         world.run()
     (message,) = world.messages
-    assert f" ECS placed {len(response['tasks'])} of {asked} tasks.\n" in message.text
+    missing = asked - len(response["tasks"])
+    assert f" Tasks missing: {missing}. Others may run; a replay starts the " in message.text
+
+
+def test_a_job_whose_last_attempt_asked_for_several_tasks_may_run_in_part() -> None:
+    with World(Stack({"MaxAttempts": "1"}), NOW, failures=10**9) as world:
+        world.begin(load_event("launched.partial-placement-rule"))
+        world.run()
+    assert world.calls[-1]["count"] == 2
+    (message,) = world.messages
+    assert " used up. Tasks missing: 2. Others may run; " in message.text
 
 
 # The form of a chat.
@@ -692,24 +735,24 @@ def put(queue: LostJobs, *bodies: Any) -> None:
         queue.send(rule, body if isinstance(body, str) else json.dumps(body))
 
 
-def test_what_is_lost_within_a_minute_is_one_message_for_each_poller(
+def test_what_is_lost_within_a_minute_is_one_message_for_each_reader(
     world: World, queue: LostJobs
 ) -> None:
     put(queue, *(outcome(n) for n in range(40)))
     world.run()
     assert world.now == NOW + timedelta(seconds=60)
     assert [message.subject for message in world.messages] == [
-        "[retry-run-task] 20 jobs did not start (eu-west-1)"
-    ] * queue.source["ScalingConfig"]["MaximumConcurrency"]
+        "[retry-run-task] 8 jobs did not start (eu-west-1)"
+    ] * READERS
 
 
 def test_a_full_batch_is_not_held_back(world: World, queue: LostJobs) -> None:
-    put(queue, *(outcome(n) for n in range(2000)))
+    put(queue, *(outcome(n) for n in range(1000 * READERS)))
     assert [m.subject for m in world.messages] == [
         "[retry-run-task] 1,000 jobs did not start (eu-west-1)"
-    ] * 2
+    ] * READERS
     world.run()
-    assert len(world.messages) == 2
+    assert len(world.messages) == READERS
 
 
 def test_a_failed_batch_is_delivered_again_and_kept_in_the_end(
@@ -745,24 +788,25 @@ def test_a_batch_that_failed_once_is_one_message(world: World, queue: LostJobs) 
     assert world.now == NOW + timedelta(seconds=240 + 60)
 
 
+@pytest.mark.parametrize(("broken", "place"), [("read_letter", 1), ("compose", 0)])
 def test_a_letter_that_breaks_the_code_is_kept_and_does_not_block_the_others(
-    world: World, queue: LostJobs, caplog: pytest.LogCaptureFixture
+    broken: str, place: int, queue: LostJobs, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = read_letter
+    real = getattr(notify, broken)
 
-    def read(message_id: str, body: str, sent: datetime) -> Letter:
-        if body == "poison":
+    def breaks(*arguments: Any) -> Any:
+        if "poison" in str(arguments[place]):
             raise ZeroDivisionError
-        return real(message_id, body, sent)
+        return real(*arguments)
 
-    put(queue, outcome(1), outcome(2), "poison", outcome(3))  # to two pollers in turn
-    with mock.patch.object(notify, "read_letter", read):
+    bodies = [outcome(1), *["{"] * (READERS - 1), outcome(2, job="poison"), outcome(3)]
+    put(queue, *bodies)  # to the readers in turn: the poison to the one with the first letter
+    with mock.patch.object(notify, broken, breaks):
         world.run()
-    assert [message.subject for message in world.messages] == [
-        "[retry-run-task] nightly-report did not start (eu-west-1)",
-        "[retry-run-task] 2 jobs did not start (eu-west-1)",
+    assert [m.subject for m in world.messages if "failed" not in m.subject] == [
+        "[retry-run-task] nightly-report did not start (eu-west-1)"
     ]
-    assert [record["body"] for record in queue.unsent] == ["poison"]
+    assert [json.loads(record["body"])["job"] for record in queue.unsent] == ["poison"]
     assert "unhandled letter" in caplog.text
 
 
@@ -788,7 +832,7 @@ def test_the_log_has_a_line_for_each_job_that_only_this_function_knows(
             "event": "event-9",
         }.items()
     )
-    assert [vars(line)["jobs"] for line in lines if line.msg == "notified"] == [2, 1]
+    assert [vars(line)["jobs"] for line in lines if line.msg == "notified"] == [1, 1, 1]
     assert "{" not in [vars(line).get("detail") for line in lines]
 
 
@@ -809,6 +853,8 @@ def test_the_queue_gives_the_function_the_time_it_needs(stack: Stack) -> None:
         "deadLetterTargetArn": stack.attribute("UnsentLostJobs", "Arn"),
         "maxReceiveCount": 5,
     }
+    for name in ("LostJobs", "UnsentLostJobs"):
+        assert stack.resources[name]["Properties"]["MessageRetentionPeriod"] == 14 * 24 * 3600
     # All that boto3 may take is less than the function's time.
     config = vars(notify.CLIENT_CONFIG)
     tries = config["retries"]["total_max_attempts"]
@@ -816,11 +862,14 @@ def test_the_queue_gives_the_function_the_time_it_needs(stack: Stack) -> None:
     assert longest < function["Timeout"]
 
 
-def test_only_the_two_rules_may_put_letters_into_the_queue(stack: Stack, queue: LostJobs) -> None:
+def test_only_rules_of_the_outcome_bus_may_put_letters_into_the_queue(
+    stack: Stack, queue: LostJobs
+) -> None:
     for rule in ("DeadLetters", "FailedInvocations"):
         queue.send(stack.attribute(rule, "Arn"), "{}")
-    with pytest.raises(NotAllowed):
-        queue.send("arn:aws:events:eu-west-1:123456789012:rule/other", "{}")
+    for other in ("rule/other", "rule/retry-run-task-2/other"):
+        with pytest.raises(NotAllowed):
+            queue.send(f"arn:aws:events:eu-west-1:123456789012:{other}", "{}")
     policy = stack.resources["LostJobsPolicy"]["Properties"]["PolicyDocument"]
     (statement,) = policy["Statement"]
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}

@@ -272,15 +272,16 @@ def test_a_storm_that_ends_well_exits_well(capsys: pytest.CaptureFixture[str]) -
 # Messages.
 
 
-@pytest.mark.parametrize("jobs", [1, 40, 283, 2000])
-def test_many_lost_jobs_are_a_few_messages(jobs: int) -> None:
+@pytest.mark.parametrize(("jobs", "most"), [(1, 1), (40, 9), (283, 9), (2000, 30)])
+def test_many_lost_jobs_are_a_few_messages(jobs: int, most: int) -> None:
     played = storm("retry-run-task", jobs=jobs, MaxAttempts="2")
     assert played.summary()["dead_letters"] == jobs
     subjects = [message.subject for _, message in played.messages]
-    assert 1 <= len(subjects) < 10
-    numbers = [re.findall(r"([0-9,]+) jobs did not start", subject) for subject in subjects]
-    reported = sum(int(found[0].replace(",", "")) if found else 1 for found in numbers)
-    # Of each hundred, one comes twice; the other poller may have it.
+    # No more than five a minute, from as many readers.
+    assert 1 <= len(subjects) <= most
+    numbers = [re.findall(r"([0-9,]+)(?: jobs? did not|(?: jobs?)? may)", s) for s in subjects]
+    reported = sum(int(n.replace(",", "")) for found in numbers for n in found or ["1"])
+    # Of each hundred, one comes twice; another reader may have it.
     assert jobs <= reported <= jobs * 1.02
 
 
@@ -288,7 +289,9 @@ def test_a_storm_shows_its_messages(capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--storm", "283", "--parameter", "MaxAttempts=2")
     assert main([str(EVENTS / f"{FARGATE}.json"), *options]) == 1
     shown = capsys.readouterr().out
-    assert re.search(r"\n\d messages about 283 lost jobs:\n", shown)
+    assert re.search(
+        r"\n\d messages about 283 lost jobs \(what arrives twice may be in two\):\n", shown
+    )
     assert " jobs did not start (eu-west-1)\n" in shown
     assert "The message, as it arrives by mail:\n\nSubject: [retry-run-task] " in shown
     assert "\naws events start-replay " in shown
@@ -308,7 +311,7 @@ def test_calls_that_the_function_cannot_read_are_messages_as_well(
     assert main([str(file), *SMALL]) == 1
     (figures,) = json.loads(capsys.readouterr().out).values()
     assert figures["outcomes"] == {"FAILED": 3}
-    assert sorted(figures["messages"]) == [
-        "[retry-run-task] failed: 2 jobs may not have started (eu-west-1)",
-        "[retry-run-task] failed: nightly-report may not have started (eu-west-1)",
-    ]
+    assert (
+        figures["messages"]
+        == ["[retry-run-task] failed: nightly-report may not have started (eu-west-1)"] * 3
+    )  # of as many readers

@@ -69,7 +69,7 @@ def publish(sns: "SNSClient", message: Message, settings: Settings) -> str:
 def report(letters: list[Letter], message_id: str) -> None:
     """One log line for each job of which the retrying function has no outcome, and one for all."""
     for letter in letters:
-        if letter.kind.may_have_started:
+        if letter.kind.is_failure:
             facts = {
                 "outcome": letter.kind,
                 "job": letter.job,

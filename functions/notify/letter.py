@@ -25,6 +25,8 @@ LONGEST_TEXT = 600
 # On EC2 there can be one reason for each container instance.
 MOST_REASONS = 5
 
+UNKNOWN = "attempts unknown"
+
 # How the retrying function says that an attempt may have started the job.
 MAY_RUN = "see whether it runs or has run"
 
@@ -43,8 +45,8 @@ class Kind(StrEnum):
     UNREADABLE = "UNREADABLE"
 
     @property
-    def may_have_started(self) -> bool:
-        """Does nobody know whether an attempt has started the job?"""
+    def is_failure(self) -> bool:
+        """Is it one of this stack itself, of which the retrying function has no outcome?"""
         return self not in DEAD_LETTERS
 
 
@@ -100,7 +102,7 @@ def read_letter(message_id: str, body: str, sent: datetime) -> Letter:
     if "condition" in members:
         return _failed_invocation(members, body, sent)
     detail = f"Message {message_id} of the queue LostJobs, {len(body):,} characters."
-    return Letter(Kind.UNREADABLE, sent, body, detail=detail)
+    return Letter(Kind.UNREADABLE, sent, body, detail=detail, may_run=True)
 
 
 def _lost_job(outcome: Mapping[str, Any], body: str, sent: datetime) -> Letter:
@@ -109,17 +111,19 @@ def _lost_job(outcome: Mapping[str, Any], body: str, sent: datetime) -> Letter:
     cluster, detail = line(outcome.get("cluster")), outcome.get("detail")
     reasons = outcome.get("reasons")
     said = _first(reasons if isinstance(reasons, list) else [])
+    kind, attempts = Kind(outcome["outcome"]), _attempts(line(outcome.get("attempt")))
     return Letter(
-        kind=Kind(outcome["outcome"]),
+        kind=kind,
         time=time_in(outcome.get("time")) or sent,
         # A client token is a cluster's own, and so is a chain that is named for one.
         identity=(origin or event, cluster) if origin or event else body,
         job=line(outcome.get("job")),
         task_definition=name_in(outcome.get("taskDefinition")),
         cluster=name_in(cluster),
-        since=time_in(outcome.get("since")),
-        attempts=_attempts(line(outcome.get("attempt"))),
-        cause=said,
+        # Without its counter, the time is that of the last attempt.
+        since=None if attempts == UNKNOWN else time_in(outcome.get("since")),
+        attempts=attempts,
+        cause=(said, line(detail)) if kind is Kind.NOT_REPLAYABLE else said,
         said=said,
         detail=line(detail),
         event=event,
@@ -218,8 +222,8 @@ def _attempts(counter: str) -> str:
     """The counter `3/10` in words."""
     made = counter.partition("/")[0]
     if not re.fullmatch("[0-9]{1,9}", made):
-        return "attempts unknown"
-    return {"0": "no attempt", "1": "1 attempt"}.get(made, f"{made} attempts")
+        return UNKNOWN
+    return {"0": "not retried", "1": "1 attempt"}.get(made, f"{made} attempts")
 
 
 def _first(reasons: list[Any]) -> tuple[str, ...]:

@@ -22,10 +22,10 @@ LONGEST_DESCRIPTION = 8_000
 TIME = "%Y-%m-%d %H:%M:%S UTC"
 
 MEANING = {
-    Kind.EXHAUSTED: "no attempt started it, and the budget is used up",
+    Kind.EXHAUSTED: "all attempts are used up",
     Kind.EXPIRED: "too late to be useful, or to be safe",
     Kind.NOT_RETRYABLE: "a retry does not help",
-    Kind.NOT_REPLAYABLE: "the request cannot be repeated exactly",
+    Kind.NOT_REPLAYABLE: "the request could not be repeated",
     Kind.FAILED: "retry-run-task could not handle the call",
     Kind.UNREADABLE: "a letter that cannot be read",
 }
@@ -72,14 +72,15 @@ def about(letters: Sequence[Letter], settings: Settings, most: int) -> str:
 
 def headline_of(letters: Sequence[Letter]) -> tuple[str, str]:
     """`failed: ` if retry-run-task itself did, and then: `nightly-report did not start`."""
-    doubtful = sum(letter.kind.may_have_started for letter in letters)
+    failed = "failed: " if any(letter.kind.is_failure for letter in letters) else ""
+    doubtful = sum(letter.may_run for letter in letters)
     lost = len(letters) - doubtful
     jobs = (letters[0].job if len(letters) == 1 else "") or counted(len(letters))
     if not doubtful:
-        return "", f"{jobs} did not start"
+        return failed, f"{jobs} did not start"
     if not lost:
-        return "failed: ", f"{jobs} may not have started"
-    return "failed: ", f"{counted(lost)} did not start, {doubtful:,} may not have started"
+        return failed, f"{jobs} may not have started"
+    return failed, f"{counted(lost)} did not start, {doubtful:,} may not have started"
 
 
 def subject_of(letters: Sequence[Letter], region: str) -> str:

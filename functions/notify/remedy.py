@@ -15,7 +15,7 @@ ARCHIVED = timedelta(minutes=10)
 # A rule makes its call a moment after the event that it matched.
 SOURCE_EVENT = timedelta(seconds=60)
 
-MOST_NAMES = 5
+MOST_NAMES, MOST_DOUBTFUL = 5, 20
 
 # How the retrying function says that the stack was narrowed while a retry was pending.
 NARROWED = "The stack was narrowed"
@@ -25,8 +25,8 @@ NARROWED = "The stack was narrowed"
 CHANGES = {
     "ATTRIBUTE": "ATTRIBUTE: add a container instance with the attributes that the task requires.",
     "LOCATION": "LOCATION: add a container instance where the task may be placed.",
-    "MISSING": "MISSING: the request names something that does not exist.",
-    "INACTIVE": "INACTIVE: the request names something that is not active any more.",
+    "MISSING": "MISSING: make what the request names, or name another one in the job.",
+    "INACTIVE": "INACTIVE: name another one in the job, which is active.",
     "above your limit": "The limit: ask Service Quotas for a higher one.",
 }
 
@@ -57,38 +57,36 @@ def steps(letters: Sequence[Letter], settings: Settings) -> list[Step]:
     if of_kind[Kind.NOT_RETRYABLE]:
         found.append(_change(of_kind[Kind.NOT_RETRYABLE]))
     if of_kind[Kind.FAILED]:
-        found.append(
-            Step(
-                "Fix what the error names. What the function wrote is in the log group "
-                f"{settings.log_group}, under the request's id."
-            )
-        )
+        found += _failures(of_kind[Kind.FAILED], settings)
+    if of_kind[Kind.EXPIRED]:
+        found.append(Step("EXPIRED: retry these only if a late run does no harm."))
     if doubtful:
         found.append(
             Step(
-                f"See whether these run or have run: {names_of(doubtful)}. A replay starts a job "
-                "again that ended more than an hour ago."
+                f"See whether these run or have run: {names_of(doubtful, MOST_DOUBTFUL)}. If one "
+                "has, and ended more than an hour ago, a replay would start it again: then start "
+                "the others by hand, and do not replay."
             )
         )
     if replayable:
         found.append(_replay(replayable, is_all=len(replayable) == len(letters), settings=settings))
     if by_hand:
-        found += _by_hand(by_hand, settings, is_replayed=bool(replayable))
+        found += _by_hand(by_hand, settings)
     if unreadable:
         found.append(
             Step(
-                "Which job a letter is about that cannot be read: see the saved query "
-                f'"{settings.query}" for one that no message names, at about {_minute(unreadable)}.'
+                f'A letter cannot be read. Open the saved query "{settings.query}" at about '
+                f"{_minute(unreadable)}, and look for a job that no message names."
             )
         )
     return found
 
 
-def names_of(letters: Iterable[Letter]) -> str:
+def names_of(letters: Iterable[Letter], most: int = MOST_NAMES) -> str:
     """The names of the jobs, each once: `a, b and 3 more`."""
     names = list(dict.fromkeys(letter.job or "a job without a name" for letter in letters))
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def moment(time: datetime) -> str:
@@ -111,11 +109,27 @@ def _replay(letters: Sequence[Letter], *, is_all: bool, settings: Settings) -> S
     return Step(
         f"To retry {those if is_all else names_of(letters)}: when the cause is gone, and not "
         f"before {archived:%Y-%m-%d %H:%M} UTC (EventBridge needs ten minutes to archive), paste "
-        "this once. It retries whatever was lost in its time, so do first what other messages of "
-        "that time say. Do not replay the same time later: a job that ended more than an hour ago "
-        "would run again.",
+        "this into a shell, once. It retries every job that was lost in its time: read the other "
+        "messages of that time first, and start none of those jobs by hand before it. Do not "
+        "replay the same time later: a job that ended more than an hour ago would run again.",
         command,
     )
+
+
+def _failures(letters: Sequence[Letter], settings: Settings) -> list[Step]:
+    """What helps where the retrying function failed, or did not run."""
+    found = []
+    if any(letter.cause for letter in letters):
+        log = f"What the function wrote is in the log group {settings.log_group}"
+        found.append(Step(f"Fix what the error names. {log}, under the request's id."))
+    if not all(letter.cause for letter in letters):
+        found.append(
+            Step(
+                "Lambda did not run the function: look at its reserved concurrency (README, "
+                '"Stop everything at once") and at the concurrency of the account.'
+            )
+        )
+    return found
 
 
 def _change(letters: Sequence[Letter]) -> Step:
@@ -123,18 +137,18 @@ def _change(letters: Sequence[Letter]) -> Step:
     reasons = [reason for letter in letters for reason in letter.said]
     helps = [change for known, change in CHANGES.items() if any(known in r for r in reasons)]
     return Step(
-        " ".join(helps) + " A replay sends the old request. If only another request or task "
-        "definition helps, start the job by hand instead, and if you replay as well, do that first."
+        f"{' '.join(helps)} A replay sends the old request. If only another request or task "
+        "definition helps, start the job by hand, after any replay."
     )
 
 
-def _by_hand(letters: Sequence[Letter], settings: Settings, *, is_replayed: bool) -> list[Step]:
+def _by_hand(letters: Sequence[Letter], settings: Settings) -> list[Step]:
     """What helps where the request cannot be repeated: nothing of ours starts this run."""
-    first = "If you replay, wait for what comes back in a new message. " if is_replayed else ""
     found = [
         Step(
-            f"Not replayable: {names_of(letters)}. What is said above helps the next run. {first}"
-            "For this one, see whether the job runs, and start it by hand if not."
+            f"Not replayable: {names_of(letters)}. What is said above helps the next run. For this "
+            "one, see whether the job runs, and start it by hand if not. If anybody replays this "
+            "time, wait first: what did not start then comes back in a new message."
         )
     ]
     of_rules = [(each, each.since) for each in letters if each.rule and each.since]
@@ -147,10 +161,11 @@ def _by_hand(letters: Sequence[Letter], settings: Settings, *, is_replayed: bool
     others = " The others: the same with their rule and time." if len(of_rules) > 1 else ""
     found.append(
         Step(
-            f"Or, if it does not run, an event triggers the rule {name} (and no schedule), and an "
-            "archive of its bus has that event: replay it to this rule alone. Put in what stands "
-            "in capitals (and for a bus of your own: event-bus/BUS, rule/BUS/RULE_NAME). Each "
-            f"event of the minute before the call starts the job once.{others}",
+            f"Or, if it does not run, if an event (and no schedule) triggers the rule {name}, and "
+            "if its bus has an archive: replay that event to this rule alone. Put in what stands "
+            "in capitals (for a bus of your own: event-bus/BUS and rule/BUS/RULE_NAME). Careful: "
+            "all events of the minute before the call are replayed, and jobs that ran for them "
+            f"run again.{others}",
             f"aws events start-replay --region {settings.region} --replay-name source-$(date +%s) "
             f"--event-source-arn ARCHIVE_ARN --destination "
             f"Arn={home}:event-bus/default,FilterArns={home}:rule/{rule} "

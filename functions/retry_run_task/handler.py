@@ -197,14 +197,15 @@ def describe(call: FailedCall, caller: Caller, end: End, now: datetime) -> dict[
         "reasons": list(call.reasons),
         "tasks": list(end.tasks),
     }
-    detail = sentences(end.detail, placed(call)) if end.outcome.is_dead_letter else end.detail
+    detail = sentences(end.detail, missing(call)) if end.outcome.is_dead_letter else end.detail
     return outcome | ({"detail": detail} if detail else {})
 
 
-def placed(call: FailedCall) -> str:
-    """How many tasks of a lost job run all the same, as far as its last failed call tells."""
-    asked = len(call.tasks) + call.missing
-    return f"ECS placed {len(call.tasks)} of {asked} tasks." if call.tasks else ""
+def missing(call: FailedCall) -> str:
+    """That some tasks of a lost job may run all the same, as far as its last failed call tells."""
+    if not call.tasks and call.missing < 2:
+        return ""
+    return f"Tasks missing: {call.missing}. Others may run; a replay starts the missing ones only."
 
 
 def report(outcome: dict[str, Any], end: End, function_name: str) -> None:

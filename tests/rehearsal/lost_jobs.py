@@ -42,7 +42,11 @@ class Message:
         return next((c for c in COMMAND.findall(self.text) if archive in c), None)
 
 
-# When a poller received a record, and what it collects until its window is over or it is full.
+# With how many readers Lambda begins; MaximumConcurrency bounds invocations, and perhaps not these
+# (Lambda developer guide, "Amazon SQS").
+READERS = 5
+
+# When one of them received a record, and what it collects until its window is over or it is full.
 Received = tuple[datetime, dict[str, Any]]
 Batch = list[Received]
 
@@ -50,8 +54,7 @@ Batch = list[Received]
 class LostJobs:
     """Letters in, messages out. `at` lets something happen later, and `now` tells the time.
 
-    Lambda's pollers are modelled at their worst: there are as many as may be at work at once, and
-    letters go to them in turn.
+    Lambda's readers are modelled at their worst: letters go to all of them in turn.
     """
 
     def __init__(
@@ -68,9 +71,7 @@ class LostJobs:
         self.unsent: list[dict[str, Any]] = []
         self._count = count(1)
         self.use(stack)
-        self._batches: list[Batch] = [
-            [] for _ in range(self.source["ScalingConfig"]["MaximumConcurrency"])
-        ]
+        self._batches: list[Batch] = [[] for _ in range(READERS)]
 
     def use(self, stack: Stack) -> None:
         """The stack that is deployed from now on, with its topic."""
@@ -120,7 +121,7 @@ class LostJobs:
         }
 
     def _receive(self, record: dict[str, Any]) -> None:
-        """One of the pollers has it, and nobody else until its visibility time-out is over."""
+        """One of the readers has it, and nobody else until its visibility time-out is over."""
         batch = self._batches.pop(0)
         self._batches.append(batch)
         batch.append((self.now(), record))

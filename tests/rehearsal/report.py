@@ -64,7 +64,8 @@ def sent(storm: Storm) -> list[str]:
         for moment, message in storm.messages
     ]
     lost = storm.summary()["dead_letters"]
-    title = f"{number(len(messages), 'message')} about {number(lost, 'lost job')}:"
+    title = f"{number(len(messages), 'message')} about {number(lost, 'lost job')}"
+    title += " (what arrives twice may be in two):" if len(messages) > 1 else ":"
     return [line("", title), "\n".join(subjects), mail(messages[0])]
 
 
