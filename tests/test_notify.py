@@ -126,6 +126,8 @@ def test_the_subject_names_one_job_and_counts_several() -> None:
         "[retry-run-task] failed: 1 job did not start, 2 may not have started (eu-west-1)"
     )
     assert subject(outcome(job="ünï 🚀")) == "[retry-run-task] ?n? ? did not start (eu-west-1)"
+    early = outcome(time="2026-11-23T00:00:04Z")
+    assert subject(early, failed()).startswith("[retry-run-task] failed: 1 job did not start, 1 ")
     assert subject("{") == "[retry-run-task] failed: 1 job may not have started (eu-west-1)"
     # Where an attempt may have started the job, nobody reads that it did not.
     doubtful = outcome(2, detail=decision.MAY_RUN)
@@ -675,12 +677,20 @@ def test_a_chat_gets_amazon_qs_custom_notification_and_mail_gets_text() -> None:
     assert step.endswith(f"\n```{command('2026-11-23T00:05:04Z', '2026-11-23T00:07:04Z')}```")
 
 
-LONG = {
-    "job": "😀" * 300,
-    "detail": '"' * 5000,
-    "taskDefinition": "\\" * 900,
-    "cluster": "<é>" * 99,
-}
+def test_what_a_chat_shows_is_escaped_everywhere() -> None:
+    lost = outcome(outcome="NOT_REPLAYABLE", job="<!channel>", startedBy=None)
+    message = compose(letters(lost), settings(NotificationFormat="CHAT"))
+    assert "<" not in json.loads(message.body)["https"]
+
+
+def test_mail_lists_twenty_jobs_where_a_chat_has_room_for_fewer() -> None:
+    many = [outcome(n, job=f"{n} {'x' * 500}") for n in range(1000)]
+    variants = json.loads(compose(letters(*many), settings(NotificationFormat="CHAT")).body)
+    description = json.loads(variants["https"])["content"]["description"]
+    assert (listed_in(variants["default"]), listed_in(description)) == (20, 12)
+
+
+LONG = dict.fromkeys(("job", "detail", "taskDefinition", "cluster"), "<😀>" * 300)
 
 
 @pytest.mark.parametrize("form", ["TEXT", "CHAT"])
@@ -694,7 +704,7 @@ def test_a_message_that_is_too_long_lists_fewer_jobs(form: str) -> None:
     if message.is_json:
         content = json.loads(json.loads(message.body)["https"])["content"]
         assert len(content["description"]) <= LONGEST_DESCRIPTION
-        assert 0 < listed_in(content["description"]) < 20
+        assert listed_in(content["description"]) == 0  # one alone is too long
 
 
 def listed_in(shown: str) -> int:
@@ -814,7 +824,7 @@ def test_the_log_has_a_line_for_each_job_that_only_this_function_knows(
     queue: LostJobs, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "notify")
-    put(queue, outcome(), failed(), "{")
+    put(queue, outcome(detail=decision.MAY_RUN), failed(), "{")
     world.run()
     lines = [r for r in caplog.records if r.name == "notify"]
     lost = {vars(line)["outcome"]: vars(line)["job"] for line in lines if line.msg == "lost job"}
