@@ -14,9 +14,10 @@ from notify.settings import Settings
 MOST_LISTED = 20
 # SNS, Publish: a message has 256 KiB, all its variants together.
 MOST_BYTES = 262_144
-# SNS, Publish: "less than 100 characters". It takes UTF-8; mail on a phone shows ASCII at its best.
+# SNS, Publish: "less than 100 characters". It takes UTF-8, and is given ASCII.
 LONGEST_SUBJECT = 99
-# Amazon Q Developer in chat applications, "Custom notifications".
+# What Amazon Q Developer takes in a custom notification is a guess, and so is that it takes the
+# steps, whose limit is not known.
 LONGEST_DESCRIPTION = 8_000
 
 TIME = "%Y-%m-%d %H:%M:%S UTC"
