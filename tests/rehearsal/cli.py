@@ -81,11 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(parser.prog, play)
 
 
-def run(command: str, play: Callable[[], int]) -> int:
-    """What `play` returns, once this process is isolated; 2 and one line for what went wrong."""
+def run(command: str, play: Callable[[], int], *, isolated: bool = True) -> int:
+    """What `play` returns, once this process is isolated; 2 and one line for what went wrong.
+
+    What reads an account is not `isolated`: it needs the user's profile.
+    """
     _open_streams()
     try:
-        isolate()
+        if isolated:
+            isolate()
         status = play()
         sys.stdout.flush()
         return status

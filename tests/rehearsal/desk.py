@@ -8,9 +8,6 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-import botocore.session
-from botocore.exceptions import UnknownRegionError
-
 from rehearsal.cloudtrail import hide_environment
 from rehearsal.definitions import read_definitions
 from rehearsal.pattern import matches
@@ -19,7 +16,7 @@ from rehearsal.records import BadInput, event_of, is_other, moment_of, read, tit
 from rehearsal.report import mail, report
 from rehearsal.show import counted, elapsed, line, number
 from rehearsal.storm import Storm
-from rehearsal.template import BadParameter, Stack
+from rehearsal.template import BadParameter, Stack, stack_of
 from rehearsal.world import World
 from retry_run_task.caller import job_of
 from retry_run_task.failed_call import NotAFailedCall, read_failed_call
@@ -60,20 +57,10 @@ def rehearse_file(options: argparse.Namespace, definitions: Mapping[str, Any]) -
         if len(held) > 1:
             return several(held, options, definitions)
         event = event_of(held[0])
-        stack = stack_of(event, options.parameter)
+        stack = stack_of(event, dict(options.parameter))
     except BadInput as problem:
         raise BadInput(f"{title_of(options.event)}: {problem}") from problem
     return (storm if options.storm else one)(event, stack, options, definitions)
-
-
-def stack_of(event: Mapping[str, Any], parameters: Sequence[tuple[str, str]]) -> Stack:
-    """The stack in the event's account and Region; raises BadInput."""
-    region = event["region"]
-    try:
-        partition = botocore.session.get_session().get_partition_for_region(region)
-    except UnknownRegionError as error:
-        raise BadInput(f"'region' is {region!r:.40}, which is no Region of AWS") from error
-    return Stack(dict(parameters), account=event["account"], region=region, partition=partition)
 
 
 def one(
@@ -138,7 +125,7 @@ def one_of_several(
         return None
     try:
         event = event_of(record)
-        stack = stack_of(event, options.parameter)
+        stack = stack_of(event, dict(options.parameter))
         if not matches(stack.pattern, event):
             return None
         world = play(event, stack, options, definitions)

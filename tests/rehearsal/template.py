@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import botocore.session
+from botocore.exceptions import UnknownRegionError
 from samtranslator.yaml_helper import yaml_parse
 
 from rehearsal import ROOT
+from rehearsal.records import BadInput
 
 _NO_VALUE = object()
 
@@ -231,6 +234,16 @@ class Stack:
             case "Fn::Or":
                 return any(map(self._condition, operands))
         raise NotImplementedError(f"the rehearsal knows no condition {function}")
+
+
+def stack_of(event: Mapping[str, Any], parameters: Mapping[str, str] | None = None) -> Stack:
+    """The stack in the event's account and Region; raises BadInput."""
+    region = event["region"]
+    try:
+        partition = botocore.session.get_session().get_partition_for_region(region)
+    except UnknownRegionError as error:
+        raise BadInput(f"'region' is {region!r:.40}, which is no Region of AWS") from error
+    return Stack(parameters, account=event["account"], region=region, partition=partition)
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Commands for a real account. They use your ordinary profile and Region."""

@@ -1,0 +1,57 @@
+"""CloudTrail's Event history: the management events of 90 days, which need no trail."""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from retry_run_task.transient import transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudtrail import CloudTrailClient
+    from mypy_boto3_cloudtrail.type_defs import EventTypeDef
+
+# CloudTrail keeps 90 days, and takes two calls a second of an account in a Region, each for up to
+# 50 events (LookupEvents, API reference).
+MOST_DAYS = 90
+SECONDS_A_CALL = 0.5
+MOST_EVENTS = 50
+
+# The seconds to wait after each error that passes by itself: others may look as well.
+WAITS = (1, 2, 4, 8, 16, 32)
+
+
+def event_history(
+    cloudtrail: "CloudTrailClient", since: datetime, until: datetime
+) -> Iterator[list["EventTypeDef"]]:
+    """Pages of the RunTask events of that time, the newest first.
+
+    Raises botocore's ClientError and BotoCoreError.
+    """
+    wanted: dict[str, Any] = {
+        "LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": "RunTask"}],
+        "StartTime": since,
+        "EndTime": until,
+        "MaxResults": MOST_EVENTS,
+    }
+    while True:
+        called = time.monotonic()
+        page = _looked_up(cloudtrail, wanted)
+        yield page["Events"]
+        if not page.get("NextToken"):
+            return
+        wanted["NextToken"] = page["NextToken"]
+        time.sleep(max(0.0, called + SECONDS_A_CALL - time.monotonic()))
+
+
+def _looked_up(cloudtrail: "CloudTrailClient", wanted: Mapping[str, Any]) -> Any:
+    for wait in WAITS:
+        try:
+            return cloudtrail.lookup_events(**wanted)
+        except (ClientError, BotoCoreError) as error:
+            if transient(error) is None:
+                raise
+            time.sleep(wait)
+    return cloudtrail.lookup_events(**wanted)

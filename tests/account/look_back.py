@@ -1,0 +1,196 @@
+"""Look back: read the records, judge the runs that were lost, and print what it comes to."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from account.event_history import MOST_DAYS, event_history
+from account.logs import Read, events_in, files_in, read_logs
+from account.look_ups import LookUps
+from account.runs import Failure, Run, Runs
+from account.session import open_session, problem_of, region_of
+from account.summary import Judged, as_json, judge, report
+from account.verdict import LAUNCHED, Verdict, verdict_on
+from rehearsal.records import BadInput, held_in, moment_of
+from rehearsal.show import number
+from retry_run_task.failed_call import NotAFailedCall
+
+DAY = timedelta(days=1)
+
+
+def look_back(options: argparse.Namespace) -> int:
+    """Do what the options ask for, and print it. Returns the exit status; raises BadInput."""
+    now = datetime.now(UTC)
+    session, why_not = None, "--offline"
+    if not options.files:
+        session = open_session(options.profile, options.region)
+    elif not options.offline:
+        try:
+            session = open_session(options.profile, options.region)
+        except BadInput as problem:  # of use only if a call hides something
+            why_not = str(problem)
+    look_ups = LookUps(None if options.offline else session, why_not)
+    since = now - options.days * DAY if options.days else None
+    with progress_bar() as progress:
+        if session is None or options.files:
+            found = gather(from_files(options.files, progress), since)
+        else:
+            since = since or now - MOST_DAYS * DAY
+            found = gather(from_event_history(session, since, now, progress), since)
+        jobs = judged(found.runs, look_ups, progress)
+    lost = [run for job in jobs for run in job.history.lost]
+    if options.failures:
+        write_events(lost, options.failures)
+    notes = list(notes_on(jobs, found, look_ups))
+    if options.json:
+        print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
+        print(json.dumps(as_json(jobs), indent=2))
+    else:
+        print(report(jobs, days_of(found, since, now, is_live=not options.files), notes))
+    return 1 if lost else 2 * found.has_problems
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read, and whether that is all."""
+
+    runs: Runs
+    has_problems: bool = False
+    is_interrupted: bool = False
+
+
+def gather(reads: Iterator[Read], since: datetime | None) -> Found:
+    """All runs since then. Says in a line each, at once, what cannot be read."""
+    runs, has_problems = Runs(), False
+    try:
+        for read in reads:
+            problems = list(read.problems)
+            for event in read.events:
+                try:
+                    if since is None or moment_of(event) >= since:
+                        runs.add(event)
+                except (BadInput, NotAFailedCall) as problem:
+                    problems.append(str(problem).partition(". Nothing was launched")[0])
+            if problems:
+                has_problems = True
+                more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+                complain(f"{read.title}: {problems[0]}{more}")
+    except KeyboardInterrupt:
+        return Found(runs, has_problems, is_interrupted=True)
+    return Found(runs, has_problems)
+
+
+def from_files(paths: Iterable[Path], progress: Progress) -> Iterator[Read]:
+    """What the files hold, and the log files of directories; raises BadInput."""
+    files = list(files_in(paths))
+    yield from progress.track(read_logs(files), total=len(files), description="files")
+
+
+def from_event_history(
+    session: boto3.Session, since: datetime, until: datetime, progress: Progress
+) -> Iterator[Read]:
+    """What the Event history holds. Raises BadInput where nothing of it can be read."""
+    cloudtrail = session.client("cloudtrail", region_name=region_of(session))
+    bar = progress.add_task(f"{until:%Y-%m-%d}", total=(until - since).total_seconds())
+    reached, is_begun = until, False
+    try:
+        for page in event_history(cloudtrail, since, until):
+            is_begun = True
+            yield events_in(held_in({"Events": page}), "Event history")
+            reached = page[-1]["EventTime"] if page else reached
+            done = (until - reached).total_seconds()
+            progress.update(bar, completed=done, description=f"{reached:%Y-%m-%d}")
+    except (BotoCoreError, ClientError) as error:
+        if not is_begun:
+            raise BadInput(problem_of(error)) from error
+        before = f"nothing was read from before {reached:%Y-%m-%d %H:%M}"
+        yield Read("Event history", [], [f"{before}: {problem_of(error)}"])
+
+
+def judged(runs: Runs, look_ups: LookUps, progress: Progress) -> list[Judged]:
+    """Each job's history, with the verdicts on its runs."""
+    histories = runs.jobs()
+    total = sum(len(history.lost) for history in histories)
+    bar = progress.add_task("verdicts", total=total)
+
+    def verdict(failure: Failure) -> Verdict:
+        event = json.loads(failure.event)
+        progress.advance(bar)
+        try:
+            return verdict_on(event, look_ups)
+        except KeyboardInterrupt:
+            look_ups.stop("interrupted")
+            return verdict_on(event, look_ups)
+
+    return [judge(history, verdict) for history in histories]
+
+
+def notes_on(jobs: Sequence[Judged], found: Found, look_ups: LookUps) -> Iterator[str]:
+    """What has to be known to read the figures."""
+    if found.runs.unanswered:
+        calls = number(found.runs.unanswered, "call")
+        yield f"Of {calls}, CloudTrail does not show the answer: what ECS placed is not known."
+    if later := sum(job.count(LAUNCHED) for job in jobs):
+        yield f"{number(later, 'other run')} failed at first, and was started by a retry."
+    if look_ups.refused:
+        yield (
+            "Rules and schedules were read as they are now. A stack reads them a minute or two "
+            "after the call, and so finds those that were changed or deleted since."
+        )
+    for why, count in look_ups.not_made.items():
+        runs = number(count, "lost run")
+        yield f"{runs}: the environment that CloudTrail hides was not looked up ({why})."
+    if found.is_interrupted:
+        yield "Interrupted: this is what was read until then."
+
+
+def days_of(found: Found, since: datetime | None, now: datetime, *, is_live: bool) -> int:
+    """How many days were looked at."""
+    first, last = found.runs.first or now, found.runs.last or now
+    if is_live and (found.is_interrupted or found.has_problems):
+        since = first
+    if since is not None:
+        return -(-(now - since) // DAY) or 1
+    return (last.date() - first.date()).days + 1
+
+
+def write_events(runs: Iterable[Run], directory: Path) -> None:
+    """A file for each run, with the event of its first failed call; raises BadInput."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for run in runs:
+            event = json.loads(run.first.event)
+            words = (f"{run.first.time:%Y-%m-%dT%H%M%SZ}", run.job.name, event["detail"]["eventID"])
+            name = ".".join(re.sub(r"[^\w-]", "-", word, flags=re.ASCII)[:80] for word in words)
+            text = json.dumps(event, indent=2)
+            (directory / f"{name}.json").write_text(f"{text}\n", "utf-8")
+    except OSError as error:
+        raise BadInput(f"--failures: {error.filename}: {error.strerror}") from error
+
+
+def complain(problem: str) -> None:
+    """One line for the person at the terminal."""
+    print(f"history: {' '.join(problem.split())}", file=sys.stderr)
+
+
+def progress_bar() -> Progress:
+    """How far it is, at a terminal: the day or the work, a bar, and an estimate."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )

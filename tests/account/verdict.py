@@ -1,0 +1,55 @@
+"""Verdicts: what a stack with the template's defaults would have done about a failed call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from account.look_ups import LookUps
+from account.runs import STACK, run_task_shape, settings_of
+from rehearsal.pattern import matches
+from rehearsal.template import stack_of
+from retry_run_task.caller import caller_of
+from retry_run_task.decision import Stop, Wait, decide, give_up
+from retry_run_task.failed_call import NotAFailedCall, read_failed_call
+from retry_run_task.progress import Progress
+
+# Beside the outcomes: it would have been retried; and, as the rehearsal calls them, a call that
+# the rule does not match, and one that the function cannot read.
+RETRY = "RETRY"
+UNMATCHED = "UNMATCHED"
+FAILED = "FAILED"
+
+# The run's own attempts have started it.
+LAUNCHED = "LAUNCHED"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """RETRY or an outcome, and `why` it is not retried."""
+
+    name: str
+    why: str = ""
+
+
+def verdict_on(event: Mapping[str, Any], look_ups: LookUps) -> Verdict:
+    """What the stack decides when the event of a failed call arrives."""
+    if not matches(stack_of(event).pattern, event):
+        return Verdict(UNMATCHED, "The rule does not match the event.")
+    settings = settings_of(event)
+    try:
+        call = read_failed_call(event, settings.account, settings.region)
+    except NotAFailedCall as problem:
+        return Verdict(FAILED, str(problem))
+    if attempt := STACK.fullmatch(call.caller_arn):
+        settings = replace(settings, role_name=attempt[1], function_name=attempt[2])
+    caller = caller_of(call, settings)
+    # CloudTrail's latency changes nothing about an event that comes alone.
+    decision = decide(call, caller, Progress(), settings, call.event_time, run_task_shape())
+    if isinstance(decision, Wait):
+        return Verdict(RETRY)
+    if not isinstance(decision, Stop):
+        problem = decision.source and look_ups.problem_with(decision, settings)
+        if not problem:
+            return Verdict(RETRY)
+        decision = give_up(decision, problem)
+    return Verdict(decision.outcome, decision.detail)
