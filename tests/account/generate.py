@@ -25,8 +25,7 @@ RECORDS_A_FILE = (200, 2000)
 CAPACITY = "Capacity is unavailable at this time. Please try again later"
 THROTTLED = ("ThrottlingException", "Rate exceeded")
 
-# What other services' calls look like, as far as it matters here: their length, and how much of
-# them differs from record to record.
+# Some of other services' calls.
 OTHERS = (
     ("s3.amazonaws.com", "GetBucketAcl"),
     ("sts.amazonaws.com", "AssumeRole"),
@@ -63,8 +62,7 @@ def write_logs(directory: Path, size: int, seed: int = 1) -> Counter[str]:
     """
     dice, contents, left = random.Random(seed), Counter[str](), size  # noqa: S311 - no secret
     while left > 0:
-        records = ",".join(_records(dice, contents))
-        text = f'{{"Records":[{records}]}}'
+        text = json.dumps({"Records": list(_records(dice, contents))}, separators=(",", ":"))
         left -= len(text)
         moment = SINCE + timedelta(days=DAYS * (1 - max(0, left) / size))
         folder = directory / "AWSLogs" / ACCOUNT / "CloudTrail" / REGION / f"{moment:%Y/%m/%d}"
@@ -74,12 +72,11 @@ def write_logs(directory: Path, size: int, seed: int = 1) -> Counter[str]:
     return contents
 
 
-def _records(dice: random.Random, contents: Counter[str]) -> Iterator[str]:
+def _records(dice: random.Random, contents: Counter[str]) -> Iterator[dict[str, Any]]:
     for _ in range(dice.randrange(*RECORDS_A_FILE)):
         moment = SINCE + timedelta(seconds=dice.randrange(DAYS * 86400))
         if dice.random() < RUN_TASK_SHARE:
-            record = run_task_record(dice, moment, dice.choice(JOBS), contents)
-            yield json.dumps(record, separators=(",", ":"))
+            yield run_task_record(dice, moment, dice.choice(JOBS), contents)
         else:
             yield _other(dice, moment)
 
@@ -128,29 +125,43 @@ def run_task_record(
     return detail
 
 
-def _other(dice: random.Random, moment: datetime) -> str:
+def _other(dice: random.Random, moment: datetime) -> dict[str, Any]:
+    """The record of some other call: of the usual length, and no two are alike."""
     source, name = dice.choice(OTHERS)
-    role, identifier = f"role-{dice.randrange(40)}", dice.getrandbits(640)
-    return (
-        '{"eventVersion":"1.11","userIdentity":{"type":"AssumedRole","principalId":'
-        f'"AROA{identifier % 10**17:017}:session","arn":"arn:aws:sts::{ACCOUNT}:assumed-role/{role}/'
-        f'{identifier % 16**12:012x}","accountId":"{ACCOUNT}","accessKeyId":'
-        f'"ASIA{identifier % 10**16:016}","sessionContext":{{"sessionIssuer":{{"type":"Role",'
-        f'"principalId":"AROA{identifier % 10**17:017}","arn":"arn:aws:iam::{ACCOUNT}:role/{role}",'
-        f'"accountId":"{ACCOUNT}","userName":"{role}"}},"attributes":{{"creationDate":'
-        f'"{write_time(moment)}","mfaAuthenticated":"false"}}}}}},"eventTime":"{write_time(moment)}",'
-        f'"eventSource":"{source}","eventName":"{name}","awsRegion":"{REGION}","sourceIPAddress":'
-        f'"10.0.{identifier % 251}.{identifier % 241}","userAgent":"Boto3/1.40.4 md/Botocore#1.40.4 '
-        'ua/2.1 os/linux#6.1 md/arch#x86_64 lang/python#3.13.0","requestParameters":{"bucketName":'
-        f'"bucket-{identifier % 16**20:020x}","Host":"bucket.s3.{REGION}.amazonaws.com","acl":""}},'
-        f'"responseElements":null,"additionalEventData":{{"bytesTransferredIn":{dice.randrange(10**5)},'
-        f'"x-amz-id-2":"{identifier:0160x}"}},"requestID":"{_identifier(dice)}","eventID":'
-        f'"{_identifier(dice)}","readOnly":true,"resources":[{{"accountId":"{ACCOUNT}","type":'
-        f'"AWS::S3::Bucket","ARN":"arn:aws:s3:::bucket-{identifier % 16**20:020x}"}}],"eventType":'
-        f'"AwsApiCall","managementEvent":true,"recipientAccountId":"{ACCOUNT}","eventCategory":'
-        '"Management","tlsDetails":{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256",'
-        f'"clientProvidedHostHeader":"{source}"}}}}'
-    )
+    role, bucket = f"role-{dice.randrange(40)}", f"bucket-{dice.getrandbits(64):016x}"
+    issuer = f"arn:aws:iam::{ACCOUNT}:role/{role}"
+    return {
+        "eventVersion": "1.11",
+        "userIdentity": {
+            "type": "AssumedRole",
+            "principalId": f"AROA{dice.getrandbits(64):017X}:session",
+            "arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{role}/{dice.getrandbits(64):016x}",
+            "accountId": ACCOUNT,
+            "accessKeyId": f"ASIA{dice.getrandbits(64):016X}",
+            "sessionContext": {
+                "sessionIssuer": {"type": "Role", "arn": issuer, "userName": role},
+                "attributes": {"creationDate": write_time(moment), "mfaAuthenticated": "false"},
+            },
+        },
+        "eventTime": write_time(moment),
+        "eventSource": source,
+        "eventName": name,
+        "awsRegion": REGION,
+        "sourceIPAddress": f"10.0.{dice.randrange(256)}.{dice.randrange(256)}",
+        "userAgent": "Boto3/1.40.4 md/Botocore#1.40.4 os/linux#6.1 lang/python#3.13.0",
+        "requestParameters": {"bucketName": bucket, "Host": f"{bucket}.s3.amazonaws.com"},
+        "responseElements": None,
+        "additionalEventData": {"x-amz-id-2": f"{dice.getrandbits(384):096x}"},
+        "requestID": _identifier(dice),
+        "eventID": _identifier(dice),
+        "readOnly": True,
+        "resources": [{"accountId": ACCOUNT, "ARN": f"arn:aws:s3:::{bucket}"}],
+        "eventType": "AwsApiCall",
+        "managementEvent": True,
+        "recipientAccountId": ACCOUNT,
+        "eventCategory": "Management",
+        "tlsDetails": {"tlsVersion": "TLSv1.3", "cipherSuite": "TLS_AES_128_GCM_SHA256"},
+    }
 
 
 def _identifier(dice: random.Random) -> str:

@@ -84,8 +84,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="history",
         description=(
-            "Which ECS tasks were never started although RunTask answered HTTP 200? Reads CloudTrail's\n"
-            "Event history, or its log files, and says what retry-run-task would have done."
+            "Which ECS tasks never started, although RunTask answered HTTP 200? Reads the Event\n"
+            "history of CloudTrail, or its log files, and says what the stack would have done."
         ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -121,7 +121,7 @@ def _parser() -> Parser:
         "--failures",
         type=Path,
         metavar="DIRECTORY",
-        help="write the first failed call of each lost run into it, as an event that `rehearse` takes",
+        help="write the first failed call of each lost run into it, as an event for `rehearse`",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser

@@ -30,7 +30,7 @@ NAMES = (".json", ".json.gz")
 # file takes up to 64 MB and half as much again, so that no more are open at once.
 READERS = 2
 
-# What has no such bytes is not parsed: CloudTrail writes no letter of a name as an escape (a guess).
+# A record without these bytes is not parsed. (A guess: CloudTrail escapes no letter of a name.)
 RUN_TASK = re.compile(b"RunTask")
 
 # A log file's records, whole and checked, and none of them taken apart.

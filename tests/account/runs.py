@@ -11,7 +11,7 @@ from typing import Any, cast
 import botocore.session
 from botocore.model import StructureShape
 
-from rehearsal.template import stack_of
+from rehearsal.template import Stack, stack_of
 from retry_run_task.caller import caller_of, job_of
 from retry_run_task.chain import chain_in, origin_of
 from retry_run_task.failed_call import FailedCall, read_failed_call
@@ -122,8 +122,8 @@ class Runs:
         if call.event_id in self._seen:
             return
         detail = event["detail"]
-        settings = settings_of(event)
-        attempt, origin = attempt_of(call, settings)
+        _, settings = stack_in(event["account"], event["region"])
+        attempt, origin = attempt_of(call)
         who = replace(call, caller_arn="") if attempt else call
         name = job_of(call) or UNKNOWN_JOB
         kind = caller_of(who, settings).kind
@@ -189,10 +189,12 @@ def call_of(event: Mapping[str, Any]) -> FailedCall:
         "requestParameters": detail.get("requestParameters") or {},
         "responseElements": shown,
     }
-    return read_failed_call({**event, "detail": detail | changed}, event["account"], event["region"])
+    return read_failed_call(
+        {**event, "detail": detail | changed}, event["account"], event["region"]
+    )
 
 
-def attempt_of(call: FailedCall, settings: Settings) -> tuple[int, str]:
+def attempt_of(call: FailedCall) -> tuple[int, str]:
     """Which attempt of a stack it is, and of what origin; 0 is the caller's own call.
 
     Tags of ours that another caller sends are anybody's word.
@@ -208,18 +210,14 @@ def attempt_of(call: FailedCall, settings: Settings) -> tuple[int, str]:
     return 0, origin_of(call.event_id, call.parameters.get("clientToken"))
 
 
-def settings_of(event: Mapping[str, Any]) -> Settings:
-    """Those of a stack with the template's defaults, in the event's account and Region.
-
-    Raises BadInput for a Region that does not exist.
-    """
-    return _settings(event["account"], event["region"])
-
-
 @cache
-def _settings(account: str, region: str) -> Settings:
+def stack_in(account: str, region: str) -> tuple[Stack, Settings]:
+    """A stack with the template's defaults, and its function's settings; raises BadInput.
+
+    Resolving the template takes longer than all else that is done about a record.
+    """
     stack = stack_of({"account": account, "region": region})
-    return Settings.read(stack.environment, stack.function_arn)
+    return stack, Settings.read(stack.environment, stack.function_arn)
 
 
 @cache

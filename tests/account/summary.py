@@ -95,7 +95,9 @@ def report(jobs: Sequence[Judged], days: int, notes: Sequence[str]) -> str:
     if whole:
         records = number(sum(job.history.records for job in whole), "record")
         notes = [f"{number(len(whole), 'other job')}: {records}, nothing failed.", *notes]
-    return "\n\n".join([*parts, *(line("", note) for note in notes), line("", sentence(jobs, days))])
+    return "\n\n".join(
+        [*parts, *(line("", note) for note in notes), line("", sentence(jobs, days))]
+    )
 
 
 def _table(jobs: Sequence[Judged]) -> str:

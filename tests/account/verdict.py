@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from account.look_ups import LookUps
-from account.runs import STACK, run_task_shape, settings_of
+from account.runs import STACK, run_task_shape, stack_in
 from rehearsal.pattern import matches
-from rehearsal.template import stack_of
 from retry_run_task.caller import caller_of
 from retry_run_task.decision import Stop, Wait, decide, give_up
 from retry_run_task.failed_call import NotAFailedCall, read_failed_call
@@ -33,13 +32,13 @@ class Verdict:
 
 def verdict_on(event: Mapping[str, Any], look_ups: LookUps) -> Verdict:
     """What the stack decides when the event of a failed call arrives."""
-    if not matches(stack_of(event).pattern, event):
+    stack, settings = stack_in(event["account"], event["region"])
+    if not matches(stack.pattern, event):
         return Verdict(UNMATCHED, "The rule does not match the event.")
-    settings = settings_of(event)
     try:
         call = read_failed_call(event, settings.account, settings.region)
-    except NotAFailedCall as problem:
-        return Verdict(FAILED, str(problem))
+    except NotAFailedCall as refusal:
+        return Verdict(FAILED, str(refusal))
     if attempt := STACK.fullmatch(call.caller_arn):
         settings = replace(settings, role_name=attempt[1], function_name=attempt[2])
     caller = caller_of(call, settings)

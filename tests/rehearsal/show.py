@@ -32,12 +32,14 @@ def elapsed(time: timedelta) -> str:
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def line(before: str, text: str) -> str:
-    """The text behind what stands before it, and below itself where it needs more lines.
+def printable(text: str) -> str:
+    """A caller's own words: what steers a terminal is shown, and not sent to it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
-    A caller's own words are among it: what steers a terminal is shown, and not sent to it.
-    """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+def line(before: str, text: str) -> str:
+    """The text behind what stands before it, and below itself where it needs more lines."""
+    shown = printable(text)
     columns, indent = width(), len(before)
     if columns - indent < LEAST_TEXT:  # a narrow terminal has no columns to spare
         shown, before, indent = f"{' '.join(before.split())} {shown}", "", 4
@@ -66,7 +68,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], words: Sequence[
             overflow="fold" if is_text else "ellipsis",
         )
     for row in rows:
-        columns.add_row(*row)
+        columns.add_row(*map(printable, row))
     console = Console(width=width(), color_system=None, force_terminal=False, markup=False)
     with console.capture() as captured:
         console.print(columns)
