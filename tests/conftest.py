@@ -4,15 +4,17 @@ from rehearsal.isolation import isolate
 
 isolate()  # before anything imports boto3
 
+import io
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
+from unittest import mock
 
 import boto3
 import botocore.session
@@ -77,6 +79,41 @@ def replay_command(stack: Stack, start: datetime, end: datetime) -> str:
     for word, moment in (("START", start), ("END", end)):
         command = command.replace(f"time {word}", f"time {moment:%Y-%m-%dT%H:%M:%SZ}")
     return command
+
+
+def run_command(
+    main: Callable[[Sequence[str]], int],
+    *arguments: str,
+    encoding: str = "utf-8",
+    stdin: bytes = b"",
+) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a console script."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2)]
+    held = io.TextIOWrapper(io.BytesIO(stdin))
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]), mock.patch("sys.stdin", held):
+        try:
+            status = main(arguments)
+        except SystemExit as stopped:
+            status = int(str(stopped.code))
+    out, error = (stream.buffer.getvalue().decode(encoding) for stream in streams)
+    return status, out, error
+
+
+def looked_up(*records: Mapping[str, Any]) -> dict[str, Any]:
+    """What `aws cloudtrail lookup-events` prints of these records."""
+    return {
+        "Events": [
+            {
+                "EventId": record["eventID"],
+                "EventName": record["eventName"],
+                "EventTime": "2026-11-23T01:00:04+01:00",
+                "EventSource": record["eventSource"],
+                "Resources": [],
+                "CloudTrailEvent": json.dumps(record),
+            }
+            for record in records
+        ]
+    }
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import copy
 import gzip
-import io
 import json
 import re
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import looked_up, run_command
 from rehearsal import EVENT_NAMES, EVENTS, load_definitions, load_event
 from rehearsal.cli import main
 from rehearsal.records import BadInput, event_of, read_bytes, read_moment
@@ -30,16 +29,8 @@ DEFINITIONS = EVENTS / "definitions"
 
 
 def run(*arguments: str, encoding: str = "utf-8", stdin: bytes = b"") -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of the command."""
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding, write_through=True) for _ in range(2)]
-    held = io.TextIOWrapper(io.BytesIO(stdin))
-    with redirect_stdout(streams[0]), redirect_stderr(streams[1]), mock.patch("sys.stdin", held):
-        try:
-            status = main(arguments)
-        except SystemExit as stopped:
-            status = int(str(stopped.code))
-    out, error = (stream.buffer.getvalue().decode(encoding) for stream in streams)
-    return status, out, error
+    """What `rehearse` comes to."""
+    return run_command(main, *arguments, encoding=encoding, stdin=stdin)
 
 
 # What people hold.
@@ -48,23 +39,6 @@ EVENT = load_event(FARGATE)
 RECORD = EVENT["detail"]
 SUCCESS = load_event("unmatched.success")["detail"]
 STOP_TASK = RECORD | {"eventName": "StopTask", "requestParameters": {"task": "1"}}
-
-
-def looked_up(*records: Any) -> dict[str, Any]:
-    """What `aws cloudtrail lookup-events` prints."""
-    return {
-        "Events": [
-            {
-                "EventId": record["eventID"],
-                "EventName": record["eventName"],
-                "EventTime": "2026-11-23T01:00:04+01:00",
-                "EventSource": record["eventSource"],
-                "Resources": [],
-                "CloudTrailEvent": json.dumps(record),
-            }
-            for record in records
-        ]
-    }
 
 
 def data(held: Any, encoding: str = "utf-8") -> bytes:

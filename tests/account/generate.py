@@ -18,7 +18,7 @@ ACCOUNT, REGION = "123456789012", "eu-west-1"
 SINCE = datetime(2026, 8, 25, tzinfo=UTC)
 DAYS = 90
 
-# Of all records, one in a hundred is a RunTask call; log files hold some hundreds or thousands.
+# How many of all records are RunTask calls, and how many records a log file has.
 RUN_TASK_SHARE = 0.01
 RECORDS_A_FILE = (200, 2000)
 
@@ -55,14 +55,17 @@ JOBS = (
 )
 
 
-def write_logs(directory: Path, size: int, seed: int = 1) -> Counter[str]:
+def write_logs(
+    directory: Path, size: int, *, share: float = RUN_TASK_SHARE, seed: int = 1
+) -> Counter[str]:
     """Compressed log files of so many bytes in all, uncompressed; counts what is in them.
 
-    The counts are those of `history --json`: `records`, `failed`, `partly_placed`, `rejected`.
+    `share` of the records are RunTask calls. The counts are those of `history --json`: `records`,
+    `failed`, `partly_placed`, `rejected`.
     """
     dice, contents, left = random.Random(seed), Counter[str](), size  # noqa: S311 - no secret
     while left > 0:
-        text = json.dumps({"Records": list(_records(dice, contents))}, separators=(",", ":"))
+        text = json.dumps({"Records": list(_records(dice, share, contents))}, separators=(",", ":"))
         left -= len(text)
         moment = SINCE + timedelta(days=DAYS * (1 - max(0, left) / size))
         folder = directory / "AWSLogs" / ACCOUNT / "CloudTrail" / REGION / f"{moment:%Y/%m/%d}"
@@ -72,10 +75,10 @@ def write_logs(directory: Path, size: int, seed: int = 1) -> Counter[str]:
     return contents
 
 
-def _records(dice: random.Random, contents: Counter[str]) -> Iterator[dict[str, Any]]:
+def _records(dice: random.Random, share: float, contents: Counter[str]) -> Iterator[dict[str, Any]]:
     for _ in range(dice.randrange(*RECORDS_A_FILE)):
         moment = SINCE + timedelta(seconds=dice.randrange(DAYS * 86400))
-        if dice.random() < RUN_TASK_SHARE:
+        if dice.random() < share:
             yield run_task_record(dice, moment, dice.choice(JOBS), contents)
         else:
             yield _other(dice, moment)

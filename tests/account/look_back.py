@@ -31,7 +31,7 @@ DAY = timedelta(days=1)
 def look_back(options: argparse.Namespace) -> int:
     """Do what the options ask for, and print it. Returns the exit status; raises BadInput."""
     now = datetime.now(UTC)
-    session, why_not = None, "--offline"
+    session, why_not = None, "--offline" if options.offline else ""
     if not options.files:
         session = open_session(options.profile, options.region)
     elif not options.offline:
@@ -39,7 +39,7 @@ def look_back(options: argparse.Namespace) -> int:
             session = open_session(options.profile, options.region)
         except BadInput as problem:  # of use only if a call hides something
             why_not = str(problem)
-    look_ups = LookUps(None if options.offline else session, why_not)
+    look_ups = LookUps(session, why_not)
     since = now - options.days * DAY if options.days else None
     with progress_bar() as progress:
         if session is None or options.files:

@@ -19,12 +19,13 @@ from retry_run_task.settings import Settings
 from retry_run_task.source import not_recovered
 from retry_run_task.transient import transient
 
-# Reads of an account with many schedules are throttled: the SDK slows down and tries again.
-CLIENT_CONFIG = Config(retries={"mode": "adaptive", "total_max_attempts": 10})
+# Reads of an account with many schedules are throttled: the SDK waits, for up to 20 s each time.
+TRIES = 10
+CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
 
 
 class LookUps:
-    """What the stack's function would look up, with the user's session; `why_not` if without one.
+    """What the stack's function would look up, with the user's session, unless `why_not`.
 
     `not_made` counts look-ups that were not made, by the reason, and `refused` those in vain.
     """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any, cast
 
 import botocore.session
@@ -69,12 +70,12 @@ class Run:
     @property
     def first(self) -> Failure:
         """The first of its failures, which tells how many tasks were wanted."""
-        return min(self.failures, key=lambda failure: (failure.attempt, failure.time))
+        return min(self.failures, key=attrgetter("attempt", "time", "event"))
 
     @property
     def last(self) -> Failure:
         """The last of its failures, of which the stack decides what becomes of the run."""
-        return max(self.failures, key=lambda failure: (failure.attempt, failure.time))
+        return max(self.failures, key=attrgetter("attempt", "time", "event"))
 
     @property
     def is_lost(self) -> bool:
