@@ -2,10 +2,14 @@
 
 import gzip
 import json
+import os
+import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,20 +20,24 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ministack.services import cloudtrail
 from moto.core.botocore_stubber import MockRawResponse
 from moto.iam.access_control import IAMRequestBase
 
-from account import generate
+from account import bench, generate
+from account.event_history import event_history
 from account.history import main
-from account.logs import events_in, read_log
+from account.logs import Read, events_in, read_log
 from account.look_ups import TRIES
 from account.runs import STACK, Runs
 from account.summary import as_json, judge
 from account.verdict import Verdict
 from conftest import NOW, enforcing, looked_up, run_command
 from rehearsal import EVENT_NAMES, EVENTS, load_definitions, load_event, policies, verdict_of
+from rehearsal.cli import main as rehearse
 from rehearsal.cloudtrail import run_task_event
-from rehearsal.records import held_in, moment_of, parse, read_moment
+from rehearsal.pattern import _events, in_process
+from rehearsal.records import event_of, held_in, is_run_task, moment_of, parse, read_moment
 from rehearsal.template import Stack
 from rehearsal.world import World
 
@@ -141,7 +149,7 @@ def test_a_directory_is_read_with_all_below_it(tmp_path: Path) -> None:
     contents = generate.write_logs(tmp_path, 3_000_000, share=0.2)
     (tmp_path / "CloudTrail-Digest").mkdir()
     (tmp_path / "CloudTrail-Digest" / "digest.json.gz").write_bytes(
-        gzip.compress(b'{"awsAccountId": "123456789012", "logFiles": []}')
+        gzip.compress(b'{"digestStartTime": "2026-11-23T00:00:00Z", "logFiles": []}')
     )
     (tmp_path / "notes.txt").write_text("no log file")
     status, found, error = history(tmp_path, "--offline")
@@ -156,7 +164,8 @@ def test_what_names_no_run_task_is_not_parsed(tmp_path: Path) -> None:
     generate.write_logs(tmp_path, 1_000_000, share=0.2)
     for path in tmp_path.rglob("*.gz"):
         data = gzip.decompress(path.read_bytes())
-        assert read_log(path) == events_in(held_in(parse(data)), str(path))
+        read = events_in(read_log(path))
+        assert list(read) == [event_of(held) for held in held_in(parse(data)) if is_run_task(held)]
 
 
 # Each run once.
@@ -205,9 +214,14 @@ def played(world: World, event: dict[str, Any]) -> list[Mapping[str, Any]]:
     """All events of RunTask calls that come of this one, itself included."""
     events: list[Mapping[str, Any]] = []
     deliver = world.deliver
-    world.deliver = lambda each: (events.append(each), deliver(each))[1]  # type: ignore[method-assign]
-    world.begin(event)
-    world.run()
+
+    def delivered(event: Mapping[str, Any]) -> None:
+        events.append(event)
+        deliver(event)
+
+    with mock.patch.object(world, "deliver", delivered):
+        world.begin(event)
+        world.run()
     return events
 
 
@@ -305,8 +319,9 @@ def account(
 
         def session(**given: Any) -> boto3.Session:
             made = make(**given)
-            made.events.register("before-call.cloudtrail.LookupEvents", trail.answer)
-            made.events.register_first("before-send", trail.count)  # moto's would be the last
+            events: Any = made.events  # takes hooks that answer
+            events.register("before-call.cloudtrail.LookupEvents", trail.answer)
+            events.register_first("before-send", trail.count)  # moto's would be the last
             return made
 
         with mock.patch.object(boto3, "Session", session):
@@ -330,7 +345,7 @@ class Trail:
         self.asked: list[dict[str, Any]] = []
         self.sent: list[str] = []
         # Which other operations AWS refuses, with which code, and how often.
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, str | BaseException] = {}
         self.times = 999
 
     def answer(self, params: Mapping[str, Any], **_: object) -> tuple[object, Any]:
@@ -357,6 +372,8 @@ class Trail:
         """Each other request that is sent."""
         self.sent.append(event_name.removeprefix("before-send."))
         code = self.refused.get(event_name.rpartition(".")[2])
+        if isinstance(code, BaseException):
+            raise code
         if code is None or not self.times:
             return None
         self.times -= 1
@@ -364,7 +381,8 @@ class Trail:
         if "sts" in event_name:
             error = f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>"
         body = MockRawResponse(error.encode())
-        return AWSResponse(request.url, 400, {"x-amzn-errortype": code}, body)
+        headers: Any = {"x-amzn-errortype": code}
+        return AWSResponse(request.url, 400, headers, body)
 
 
 def definitions_of(name: str) -> dict[str, Any]:
@@ -469,7 +487,7 @@ def test_files_are_judged_as_far_as_the_credentials_go(
         (
             "ListEventBuses",
             "AccessDeniedException",
-            "you are not allowed to call ListEventBuses: said AWS",
+            "you are not allowed to call ListEventBuses)",
         ),
         ("ListTargetsByRule", "ExpiredTokenException", "your credentials have expired: log in "),
         ("GetCallerIdentity", "ExpiredToken", "your credentials have expired: log in "),
@@ -488,12 +506,17 @@ def test_a_look_up_that_aws_refuses_is_not_tried_again(
     )
 
 
-def test_a_throttled_look_up_is_tried_again_for_the_next_run() -> None:
+@pytest.mark.parametrize(
+    ("throttles", "verdicts"), [(TRIES - 1, {"RETRY": 3}), (TRIES, {"NOT_REPLAYABLE": 3})]
+)
+def test_a_throttled_look_up_is_tried_for_long_but_not_for_each_run(
+    throttles: int, verdicts: dict[str, int]
+) -> None:
     with account(copies(HIDDEN, 3), definitions_of(HIDDEN)) as trail:
-        trail.refused, trail.times = {"ListEventBuses": "ThrottlingException"}, TRIES
+        trail.refused, trail.times = {"ListEventBuses": "ThrottlingException"}, throttles
         _, found, error = history()
-    assert found["jobs"][0]["verdicts"] == {"RETRY": 2, "NOT_REPLAYABLE": 1}
-    assert "was not looked up (AWS answered ThrottlingException)" in error
+    assert found["jobs"][0]["verdicts"] == verdicts
+    assert ("was not looked up (it ended in ThrottlingException)" in error) is (throttles == TRIES)
 
 
 def test_what_was_changed_since_is_told_as_the_judgement_of_today() -> None:
@@ -524,3 +547,389 @@ def test_its_policy_is_enough_and_all_of_it_is_needed(monkeypatch: pytest.Monkey
     assert (found["would_retry"], error) == (2, "")
     assert called - {"sts:GetCallerIdentity"} | {"cloudtrail:LookupEvents"} == set(actions)
     assert statement["Resource"] == "*"
+
+
+# The Event history.
+
+
+def at(number: int, *, hours: float, **options: Any) -> dict[str, Any]:
+    """A call so many hours before the account's present."""
+    return call(number, moment=NOW - timedelta(hours=hours), **options)
+
+
+def test_the_event_history_is_read_in_pages_twice_a_second() -> None:
+    events = [at(n, hours=n) for n in range(7)]
+    with account(events, page=3) as trail:
+        status, found, error = history()
+    assert (status, found["records"], found["failed"], error) == (1, 7, 7, "")
+    (first, *others) = trail.asked
+    assert first["LookupAttributes"] == [{"AttributeKey": "EventName", "AttributeValue": "RunTask"}]
+    assert first["MaxResults"] == 50
+    assert first["EndTime"] - first["StartTime"] == 90 * 86400
+    assert others == [first | {"NextToken": "1"}, first | {"NextToken": "2"}]
+    gaps = [b - a for a, b in pairwise(trail.moments)]
+    assert gaps == pytest.approx([0.5, 0.5], abs=0.01)
+
+
+def test_the_days_are_the_users_choice_up_to_those_of_cloudtrail() -> None:
+    with account([at(1, hours=1)]) as trail:
+        out = shown("--days", "7")
+    assert trail.asked[0]["EndTime"] - trail.asked[0]["StartTime"] == 7 * 86400
+    assert out.endswith("1 run of 1 job never started in 7 days; 1 would have been retried.\n")
+    status, _, error = run_command(main, "--days", "91")
+    assert (status, error.startswith("history: --days: CloudTrail's Event history has 90")) == (
+        2,
+        True,
+    )
+
+
+def test_a_throttle_is_waited_out() -> None:
+    errors = dict.fromkeys((2, 3, 4), "ThrottlingException")
+    with account([at(1, hours=1), at(2, hours=2)], page=1, errors=errors) as trail:
+        status, found, error = history()
+    assert (status, found["records"], error) == (1, 2, "")
+    gaps = [b - a for a, b in pairwise(trail.moments)]
+    assert gaps == pytest.approx([0.5, 1, 2, 4], abs=0.01)
+
+
+def test_throttles_without_end_end_the_look() -> None:
+    errors = dict.fromkeys(range(1, 99), "ThrottlingException")
+    with account([at(1, hours=1)], errors=errors) as trail:
+        status, out, error = run_command(main)
+    assert (status, out) == (2, "")
+    assert error == "history: LookupEvents: ThrottlingException: said AWS\n"
+    assert len(trail.moments) == 7
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("ExpiredTokenException", "your credentials have expired: log in again (`aws sso login`, "),
+        ("UnrecognizedClientException", "AWS does not take your credentials (Unrecogn"),
+        ("AccessDeniedException", "you are not allowed to call LookupEvents: said AWS"),
+        ("InvalidTimeRangeException", "LookupEvents: InvalidTimeRangeException: said AWS"),
+    ],
+)
+def test_an_error_ends_the_look_with_what_was_read(code: str, problem: str) -> None:
+    events = [at(1, hours=20), at(2, hours=72)]
+    with account(events, errors={1: code}):
+        status, out, error = run_command(main)
+    assert (status, out) == (2, "")
+    assert error.startswith(f"history: {problem}")
+    assert error.count("\n") == 1
+    with account(events, page=1, errors={2: code}):
+        status, out, error = run_command(main)
+    assert status == 1
+    assert error.startswith(
+        f"history: Event history: nothing was read from before 2026-11-22 04:01: {problem}"
+    )
+    assert error.count("\n") == 1
+    assert out.endswith(
+        "1 run of 1 job never started in 1 day of what could be read; 1 would have been retried.\n"
+    )
+
+
+def test_what_could_not_be_read_is_no_clean_history() -> None:
+    events = [at(1, hours=24, placed=1), at(2, hours=72)]
+    with account(events, page=1, errors={2: "ExpiredTokenException"}):
+        status, found, _ = history()
+    assert (status, found["records"], found["failed"]) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(("placed", "status"), [(0, 1), (1, 0)])
+def test_an_interrupt_prints_what_is_there(placed: int, status: int) -> None:
+    events = [at(1, hours=0, placed=1), at(2, hours=30, placed=placed), at(3, hours=72)]
+    errors = {3: KeyboardInterrupt()}
+    with account(events, page=1, errors=errors):
+        assert history()[:2] == (status, mock.ANY)
+    with account(events, page=1, errors=errors):
+        out = shown()
+    assert "\nInterrupted: this is what was read until then.\n" in out
+    assert " in 2 days" in out.splitlines()[-1]
+
+
+def test_an_interrupt_of_a_look_up_ends_the_look_ups() -> None:
+    with account(copies(HIDDEN, 3), definitions_of(HIDDEN)) as trail:
+        trail.refused = {"ListEventBuses": KeyboardInterrupt()}
+        _, found, error = history()
+    assert found["jobs"][0]["verdicts"] == {"NOT_REPLAYABLE": 3}
+    assert (
+        "3 lost runs: the environment that CloudTrail hides was not looked up (interrupted)"
+        in error
+    )
+
+
+def test_an_account_without_a_call(capsys: pytest.CaptureFixture[str]) -> None:
+    with account([]):
+        assert main([]) == 0
+    assert capsys.readouterr().out == "No RunTask call in 90 days.\n"
+
+
+def test_the_answers_of_ministack_have_the_shape_that_is_read() -> None:
+    """A second opinion on LookupEvents, from a model of AWS that is not ours."""
+    with mock.patch.object(cloudtrail, "_recording_enabled", True):
+        cloudtrail.reset()
+        request = {"cluster": "jobs", "taskDefinition": "nightly:1"}
+        for name in ("RunTask", "DescribeTasks"):
+            cloudtrail.record_event(
+                "ecs", name, "me", "AKIA", [], "eu-west-1", "r", "boto3", request, "POST"
+            )
+    with World(Stack(), datetime.now(UTC)):
+        client = boto3.client("cloudtrail", endpoint_url="http://ministack.invalid")
+        client.meta.events.register_first("before-send", in_process(cloudtrail))
+        (page,) = event_history(client, NOW - timedelta(days=999), NOW + timedelta(days=999))
+    (event,) = events_in(Read("ministack", list(held_in({"Events": page}))))
+    assert isinstance(event, dict)
+    assert event["detail"]["requestParameters"] == request
+
+
+# The user's own machine.
+
+
+@pytest.mark.parametrize(
+    ("variables", "config", "problem"),
+    [
+        ({}, "", "no credentials: give --profile, or log in again"),
+        (
+            {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": ""},
+            "",
+            "no Region: give --region, or set one in your profile or AWS_REGION",
+        ),
+        (
+            {"AWS_PROFILE": "nobody"},
+            "",
+            "The config profile (nobody) could not be found: `aws configure list-profiles` names",
+        ),
+        ({}, "[default", "Unable to parse config file: "),
+        (
+            {},
+            "[default]\nsso_session = x\nsso_account_id = 1\nsso_role_name = r\n"
+            "[sso-session x]\nsso_region = eu-west-1\nsso_start_url = https://x.invalid\n",
+            "your credentials cannot be had (Error loading SSO Token: ",
+        ),
+        (
+            {},
+            "[default]\ncredential_process = false\n",
+            "your credentials cannot be had (Error when retrieving credentials from custom-process",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_in_a_line(
+    variables: dict[str, str],
+    config: str,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "config").write_text(config)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if not variables.get("AWS_REGION", "x"):
+        monkeypatch.delenv("AWS_REGION")
+    status, out, error = run_command(main)
+    assert (status, out) == (2, "")
+    assert error.startswith(f"history: {problem}")
+    assert error.count("\n") == 1
+
+
+def test_a_profile_that_is_given_wins_over_one_that_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pattern's own client is not the user's, and must not stumble either."""
+    (tmp_path / "config").write_text(
+        "[profile me]\nregion = eu-west-1\naws_access_key_id = me\naws_secret_access_key = x\n"
+    )
+    with account([at(1, hours=1)]):
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setenv("AWS_PROFILE", "nobody")
+        _events.cache_clear()
+        status, found, error = history("--profile", "me")
+    assert (status, found["would_retry"], error) == (1, 1, "")
+
+
+# Files that are none, and records that are no records.
+
+
+def test_a_broken_file_does_not_stop_the_rest(tmp_path: Path) -> None:
+    good = gzip.compress(log(call(1)).encode())
+    (tmp_path / "b.json.gz").write_bytes(good)
+    for name, data in {"a.json.gz": good[:-20], "c.json": b'{"Records": [', "d.json": b""}.items():
+        (tmp_path / name).write_bytes(data)
+    status, found, error = history(tmp_path, tmp_path / "none.json", "--offline")
+    assert (status, found["failed"]) == (1, 1)
+    lines = error.splitlines()
+    assert len(lines) == 4
+    for line, (name, problem) in zip(
+        lines,
+        [
+            ("a.json.gz", "the compressed data is damaged: "),
+            ("c.json", "not JSON: "),
+            ("d.json", "empty"),
+            ("none.json", "No such file or directory"),
+        ],
+        strict=True,
+    ):
+        assert line.startswith(f"history: {tmp_path / name}: {problem}")
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(log(call(1, placed=1)).encode()))
+    assert history(tmp_path, "--offline")[0] == 2
+
+
+def test_a_directory_without_log_files_is_no_history(tmp_path: Path) -> None:
+    status, out, error = run_command(main, str(tmp_path), "--offline")
+    assert (status, out) == (2, "No RunTask call could be read.\n")
+    assert error == f"history: {tmp_path}: holds no file whose name ends in .json or .json.gz\n"
+    assert history(tmp_path, "-", "--offline", stdin=FORMS["event"])[:2] == (1, FOUND)
+
+
+@pytest.mark.parametrize(
+    ("held", "problem"),
+    [
+        ({"eventID": None}, "CloudTrail's record of RunTask without 'eventID'"),
+        ({"eventID": ""}, "detail.eventID is '', not CloudTrail's identifier"),
+        ({"recipientAccountId": 1}, "CloudTrail's record of RunTask without 'recipientAccountId'"),
+        ({"awsRegion": "mars-1"}, "'region' is 'mars-1', which is no Region of AWS"),
+        ({"eventTime": "yesterday"}, "'time' is no time: 'yesterday'"),
+        ({"requestParameters": "x"}, "detail.requestParameters is not a JSON object"),
+        ({"eventName": None}, "not an event: its keys are "),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_told(
+    held: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    broken = call(1)
+    broken["detail"] |= held | {"userAgent": "RunTask"}
+    (tmp_path / "a.json").write_text(log(broken, call(2), broken))
+    status, found, error = history(tmp_path, "--offline")
+    assert (status, found["records"], found["failed"]) == (1, 1, 1)
+    assert error.startswith(f"history: {tmp_path / 'a.json'}: {problem}")
+    assert error.endswith(" (and 1 more)\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 5000, *("[" * n + "]" * n for n in (90, 960, 1500, 10**5))]
+)
+def test_a_record_that_is_too_deep_or_too_long_stops_no_other(value: str) -> None:
+    text = log(call(1, tags="VALUE"), call(2)).replace('"VALUE"', value)
+    status, found, error = history("-", "--offline", stdin=text.encode())
+    assert status == 1
+    assert found["failed"] == 2 - error.count("\n")
+    assert found["failed"] > 0
+
+
+def test_links_and_pipes_in_a_directory_are_not_followed_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(log(call(1)))
+    for name in ("b", "c"):
+        (tmp_path / name).symlink_to(".")
+    os.mkfifo(tmp_path / "d.json")
+    status, found, error = history(tmp_path, "--offline")
+    assert (status, found["records"], error) == (1, 1, "")
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("RunTask"),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(EVENT_NAMES), st.data())
+@settings(max_examples=300)
+def test_whatever_a_record_holds_is_counted_or_told(name: str, data: st.DataObject) -> None:
+    record = load_event(name)["detail"]
+    for _ in range(data.draw(st.integers(1, 3))):
+        parent = record
+        key = data.draw(st.sampled_from(sorted(parent)))
+        while isinstance(parent[key], dict) and parent[key] and data.draw(st.booleans()):
+            parent = parent[key]
+            key = data.draw(st.sampled_from(sorted(parent)))
+        parent[key] = data.draw(ANYTHING)
+    text = json.dumps({"Records": [record, call(1)["detail"]]})
+    status, found, error = history("-", "--offline", stdin=text.encode())
+    is_counted = found["records"] == 2
+    is_other = (record["eventSource"], record["eventName"]) != ("ecs.amazonaws.com", "RunTask")
+    assert is_counted or is_other or "history: standard input: " in error
+    assert status == 1
+    assert "Traceback" not in error
+    losses = found["failed"] + found["partly_placed"]
+    verdicts = sum((Counter(job["verdicts"]) for job in found["jobs"]), Counter[str]())
+    assert losses == verdicts.total()
+
+
+# What it writes.
+
+
+def test_the_failures_are_events_that_the_rehearsal_takes(tmp_path: Path) -> None:
+    names = [FARGATE, "left-alone.airflow-operator", "launched.partial-placement-rule"]
+    events = [load_event(name) for name in names]
+    events[0]["detail"]["requestParameters"]["startedBy"] = "events-rule/../a b"
+    (tmp_path / "a.json").write_text(log(*events, call(9, placed=1)))
+    status, _, _ = history(tmp_path / "a.json", "--offline", "--failures", tmp_path / "x" / "lost")
+    files = sorted((tmp_path / "x" / "lost").iterdir())
+    assert status == 1
+    assert len(files) == len(names)
+    assert {json.loads(f.read_text())["detail"]["eventID"] for f in files} == {
+        event["detail"]["eventID"] for event in events
+    }
+    outcomes = {json.loads(run_command(rehearse, str(f), "--json")[1])["outcome"] for f in files}
+    assert outcomes == {"LAUNCHED", "LEFT_ALONE"}
+    assert re.fullmatch(r"2026-11-23T000004Z\.---a-b\.[0-9a-f-]{36}\.json", files[0].name)
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(log(call(1)))
+    command = (str(tmp_path / "a.json"), "--offline", "--failures", str(tmp_path / "a.json" / "x"))
+    status, _, error = run_command(main, *command)
+    assert (status, error) == (2, f"history: --failures: {command[-1]}: Not a directory\n")
+
+
+def test_the_days_narrow_what_files_hold(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    recent, old = (call(n, moment=now - timedelta(days=n)) for n in (2, 20))
+    (tmp_path / "a.json").write_text(log(recent, old))
+    assert history(tmp_path, "--offline")[1]["records"] == 2
+    assert history(tmp_path, "--offline", "--days", "7")[1]["records"] == 1
+    assert " in 19 days; 2 would" in shown(tmp_path, "--offline")
+    assert " in 7 days; 1 would" in shown(tmp_path, "--offline", "--days", "7")
+
+
+@pytest.mark.parametrize("columns", [100, 60])
+def test_the_table_fits(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    group: dict[str, Any] = {"startedBy": "x", "group": "a\x1b[31m" + "long-name-" * 20}
+    elsewhere = json.loads(json.dumps(call(2)).replace("eu-west-1", "ap-southeast-2"))
+    hidden = load_event("not-replayable.hidden-environment")
+    (tmp_path / "a.json").write_text(log(call(1, **group), elsewhere, hidden, call(3, placed=1)))
+    out = shown(tmp_path, "--offline")
+    assert max(map(len, out.splitlines())) <= columns
+    assert "\x1b" not in out
+    assert "ap-southeast-2" in out
+    assert out.endswith("\n")
+
+
+def test_it_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    """The reasons, the verdicts with their sentences, and the sentence that matters."""
+    events = [load_event(n) for n in EVENT_NAMES if n.partition(".")[0] != "exhausted"]
+    (tmp_path / "a.json").write_text(log(*events))
+    out = shown(tmp_path, "--offline")
+    assert "Capacity is unavailable at this time" in out
+    assert "LEFT_ALONE: The stack leaves calls of airflow callers alone" in out
+    assert re.search(r"\d+ runs of \d+ jobs never started in \d+ days?", " ".join(out.split()))
+
+
+# How long it takes.
+
+
+def test_the_benchmark_prints_a_ratio_of_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["--megabytes", "2", "--runs", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["contents"]["records"] > 0
+    assert result["ratio"] > 0
+    assert 20 < result["memory_mb"] < 300
+    assert bench.main(["--megabytes", "1", "--runs", "1"]) == 0
+    assert re.search(r"\ngzip -dc +[0-9.]+ s\nhistory +[0-9.]+ s +x ", capsys.readouterr().out)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from retry_run_task.transient import transient
@@ -19,8 +20,12 @@ MOST_DAYS = 90
 SECONDS_A_CALL = 0.5
 MOST_EVENTS = 50
 
-# The seconds to wait after each error that passes by itself: others may look as well.
+# The seconds to wait after each error that passes by itself, for others may look as well. The SDK
+# waits for less than half a second, and its tries would count.
 WAITS = (1, 2, 4, 8, 16, 32)
+CLIENT_CONFIG = Config(
+    connect_timeout=10, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 1}
+)
 
 
 def event_history(
@@ -38,7 +43,9 @@ def event_history(
     }
     while True:
         called = time.monotonic()
-        page = _looked_up(cloudtrail, wanted)
+        # No connection at all, to begin with, is a matter of the Region or the network.
+        passing = (ClientError, BotoCoreError) if "NextToken" in wanted else (ClientError,)
+        page = _looked_up(cloudtrail, wanted, passing)
         yield page["Events"]
         if not page.get("NextToken"):
             return
@@ -46,11 +53,13 @@ def event_history(
         time.sleep(max(0.0, called + SECONDS_A_CALL - time.monotonic()))
 
 
-def _looked_up(cloudtrail: "CloudTrailClient", wanted: Mapping[str, Any]) -> Any:
+def _looked_up(
+    cloudtrail: "CloudTrailClient", wanted: Mapping[str, Any], passing: tuple[type[Exception], ...]
+) -> Any:
     for wait in WAITS:
         try:
             return cloudtrail.lookup_events(**wanted)
-        except (ClientError, BotoCoreError) as error:
+        except passing as error:
             if transient(error) is None:
                 raise
             time.sleep(wait)

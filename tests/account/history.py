@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rehearsal.cli import Parser, positive, run
+from rehearsal.isolation import isolated
 
 # What the command may have to call. Nothing else is called; sts:GetCallerIdentity needs no policy.
 POLICY = {
@@ -73,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("standard input can be read once")
 
     def play() -> int:
-        from account.look_back import look_back
-
+        with isolated():  # moto, by which patterns are matched, reads a profile when imported
+            from account.look_back import look_back
         return look_back(options)
 
     return run(parser.prog, play, isolated=bool(options.files and options.offline))

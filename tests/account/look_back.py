@@ -10,22 +10,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from account.event_history import MOST_DAYS, event_history
+from account.event_history import CLIENT_CONFIG, MOST_DAYS, event_history
 from account.logs import Read, events_in, files_in, read_logs
 from account.look_ups import LookUps
 from account.runs import Failure, Run, Runs
-from account.session import open_session, problem_of, region_of
+from account.session import ERRORS, client_of, open_session, problem_of
 from account.summary import Judged, as_json, judge, report
-from account.verdict import LAUNCHED, Verdict, verdict_on
+from account.verdict import FAILED, LAUNCHED, Verdict, verdict_on
 from rehearsal.records import BadInput, held_in, moment_of
-from rehearsal.show import number
+from rehearsal.show import number, printable
 from retry_run_task.failed_call import NotAFailedCall
 
 DAY = timedelta(days=1)
+TOO_DEEP = "it is nested too deeply"
 
 
 def look_back(options: argparse.Namespace) -> int:
@@ -40,6 +40,8 @@ def look_back(options: argparse.Namespace) -> int:
         except BadInput as problem:  # of use only if a call hides something
             why_not = str(problem)
     look_ups = LookUps(session, why_not)
+    if options.failures:
+        make_directory(options.failures)
     since = now - options.days * DAY if options.days else None
     with progress_bar() as progress:
         if session is None or options.files:
@@ -48,15 +50,15 @@ def look_back(options: argparse.Namespace) -> int:
             since = since or now - MOST_DAYS * DAY
             found = gather(from_event_history(session, since, now, progress), since)
         jobs = judged(found.runs, look_ups, progress)
+    notes = list(notes_on(jobs, found, look_ups))
+    if options.json:
+        print(*map(printable, notes), sep="\n", end="\n" * bool(notes), file=sys.stderr)
+        print(json.dumps(as_json(jobs), indent=2))
+    else:
+        print(report(jobs, period_of(found, since, now, is_live=not options.files), notes))
     lost = [run for job in jobs for run in job.history.lost]
     if options.failures:
         write_events(lost, options.failures)
-    notes = list(notes_on(jobs, found, look_ups))
-    if options.json:
-        print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
-        print(json.dumps(as_json(jobs), indent=2))
-    else:
-        print(report(jobs, days_of(found, since, now, is_live=not options.files), notes))
     return 1 if lost else 2 * found.has_problems
 
 
@@ -74,13 +76,17 @@ def gather(reads: Iterator[Read], since: datetime | None) -> Found:
     runs, has_problems = Runs(), False
     try:
         for read in reads:
-            problems = list(read.problems)
-            for event in read.events:
+            problems = []
+            for event in events_in(read):
                 try:
+                    if isinstance(event, BadInput):
+                        raise event
                     if since is None or moment_of(event) >= since:
                         runs.add(event)
                 except (BadInput, NotAFailedCall) as problem:
                     problems.append(str(problem).partition(". Nothing was launched")[0])
+                except RecursionError:
+                    problems.append(TOO_DEEP)
             if problems:
                 has_problems = True
                 more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
@@ -91,30 +97,33 @@ def gather(reads: Iterator[Read], since: datetime | None) -> Found:
 
 
 def from_files(paths: Iterable[Path], progress: Progress) -> Iterator[Read]:
-    """What the files hold, and the log files of directories; raises BadInput."""
+    """What the files hold, and the log files of directories."""
     files = list(files_in(paths))
-    yield from progress.track(read_logs(files), total=len(files), description="files")
+    bar = progress.add_task("files", total=len(files))
+    for read in read_logs(files):
+        yield read
+        progress.advance(bar)
 
 
 def from_event_history(
     session: boto3.Session, since: datetime, until: datetime, progress: Progress
 ) -> Iterator[Read]:
     """What the Event history holds. Raises BadInput where nothing of it can be read."""
-    cloudtrail = session.client("cloudtrail", region_name=region_of(session))
+    cloudtrail = client_of(session, "cloudtrail", config=CLIENT_CONFIG)
     bar = progress.add_task(f"{until:%Y-%m-%d}", total=(until - since).total_seconds())
     reached, is_begun = until, False
     try:
         for page in event_history(cloudtrail, since, until):
             is_begun = True
-            yield events_in(held_in({"Events": page}), "Event history")
+            yield Read("Event history", list(held_in({"Events": page})))
             reached = page[-1]["EventTime"] if page else reached
             done = (until - reached).total_seconds()
             progress.update(bar, completed=done, description=f"{reached:%Y-%m-%d}")
-    except (BotoCoreError, ClientError) as error:
+    except ERRORS as error:
         if not is_begun:
             raise BadInput(problem_of(error)) from error
         before = f"nothing was read from before {reached:%Y-%m-%d %H:%M}"
-        yield Read("Event history", [], [f"{before}: {problem_of(error)}"])
+        yield Read("Event history", problem=f"{before}: {problem_of(error)}")
 
 
 def judged(runs: Runs, look_ups: LookUps, progress: Progress) -> list[Judged]:
@@ -124,13 +133,16 @@ def judged(runs: Runs, look_ups: LookUps, progress: Progress) -> list[Judged]:
     bar = progress.add_task("verdicts", total=total)
 
     def verdict(failure: Failure) -> Verdict:
-        event = json.loads(failure.event)
         progress.advance(bar)
         try:
-            return verdict_on(event, look_ups)
-        except KeyboardInterrupt:
-            look_ups.stop("interrupted")
-            return verdict_on(event, look_ups)
+            event = json.loads(failure.event)
+            try:
+                return verdict_on(event, look_ups)
+            except KeyboardInterrupt:
+                look_ups.stop("interrupted")
+                return verdict_on(event, look_ups)
+        except RecursionError:
+            return Verdict(FAILED, f"The event cannot be read: {TOO_DEEP}.")
 
     return [judge(history, verdict) for history in histories]
 
@@ -154,33 +166,46 @@ def notes_on(jobs: Sequence[Judged], found: Found, look_ups: LookUps) -> Iterato
         yield "Interrupted: this is what was read until then."
 
 
-def days_of(found: Found, since: datetime | None, now: datetime, *, is_live: bool) -> int:
-    """How many days were looked at."""
-    first, last = found.runs.first or now, found.runs.last or now
+def period_of(found: Found, since: datetime | None, now: datetime, *, is_live: bool) -> str:
+    """Of which time the figures are."""
+    first, last = found.runs.first, found.runs.last
     if is_live and (found.is_interrupted or found.has_problems):
-        since = first
+        since = first or now
     if since is not None:
-        return -(-(now - since) // DAY) or 1
-    return (last.date() - first.date()).days + 1
+        days = -(-(now - since) // DAY) or 1
+    elif first and last:
+        days = (last.date() - first.date()).days + 1
+    else:
+        return "could be read" if found.has_problems else "was found"
+    what = " of what could be read" if found.has_problems else ""
+    return f"in {number(days, 'day')}{what}"
+
+
+def make_directory(directory: Path) -> None:
+    """For --failures, before it is known whether there are any; raises BadInput."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--failures: {directory}: {error.strerror}") from error
 
 
 def write_events(runs: Iterable[Run], directory: Path) -> None:
     """A file for each run, with the event of its first failed call; raises BadInput."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for run in runs:
-            event = json.loads(run.first.event)
-            words = (f"{run.first.time:%Y-%m-%dT%H%M%SZ}", run.job.name, event["detail"]["eventID"])
-            name = ".".join(re.sub(r"[^\w-]", "-", word, flags=re.ASCII)[:80] for word in words)
-            text = json.dumps(event, indent=2)
+    for run in runs:
+        failure = run.first
+        words = (f"{failure.time:%Y-%m-%dT%H%M%SZ}", run.job.name[:80], failure.event_id)
+        name = ".".join(re.sub(r"[^\w-]", "-", word, flags=re.ASCII) for word in words)
+        try:
+            text = json.dumps(json.loads(failure.event), indent=2)
             (directory / f"{name}.json").write_text(f"{text}\n", "utf-8")
-    except OSError as error:
-        raise BadInput(f"--failures: {error.filename}: {error.strerror}") from error
+        except (OSError, RecursionError) as error:
+            why = getattr(error, "strerror", TOO_DEEP)
+            raise BadInput(f"--failures: {directory / name}.json: {why}") from error
 
 
 def complain(problem: str) -> None:
     """One line for the person at the terminal."""
-    print(f"history: {' '.join(problem.split())}", file=sys.stderr)
+    print(printable(f"history: {' '.join(problem.split())}"), file=sys.stderr)
 
 
 def progress_bar() -> Progress:

@@ -2,16 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from botocore.model import OperationModel
 
 from account.runs import run_task_shape
-from account.session import DENIED, problem_of
+from account.session import DENIED, ERRORS, client_of, problem_of
+from rehearsal.records import BadInput
 from retry_run_task.decision import Launch
 from retry_run_task.recover import Unread, recover
 from retry_run_task.request import NotExact
@@ -35,7 +36,7 @@ class LookUps:
         self.refused = 0
         self._session, self._why_not = session, why_not
         self._clients: dict[tuple[str, str], Any] = {}
-        self._answers: dict[tuple[str, ...], Any] = {}
+        self._account = ""
         self._denied = ""
 
     def stop(self, why_not: str) -> None:
@@ -49,10 +50,9 @@ class LookUps:
         except NotExact as problem:
             self.refused += 1
             return problem
-        except (ClientError, BotoCoreError) as error:
+        except (*ERRORS, BadInput) as error:
             why = problem_of(error)
-            if not transient(error):  # the next one would end in the same
-                self.stop(why)
+            self.stop(why)  # the next one would end in the same
         if not why:
             return None
         self.not_made[why] += 1
@@ -60,8 +60,8 @@ class LookUps:
 
     def _recover(self, launch: Launch, settings: Settings) -> str:
         """Why they could not be looked up; empty if they are recovered. Raises NotExact."""
-        if settings.account != self._account:
-            return f"your credentials are those of account {self._account}"
+        if settings.account != (own := self._account_in(settings.region)):
+            return f"your credentials are those of account {own}"
         assert launch.source is not None
         self._denied = ""
         try:
@@ -77,44 +77,55 @@ class LookUps:
             if self._denied:  # which the function would have reported as a denial of its own
                 return self._denied
             raise
-        return f"AWS answered {found.error}" if isinstance(found, Unread) else ""
+        if isinstance(found, Unread):  # in vain, after all its tries
+            self.stop(f"it ended in {found.error}")
+            return self._why_not
+        return ""
 
-    @cached_property
-    def _account(self) -> str:
+    def _account_in(self, region: str) -> str:
+        """That of the user's credentials, as AWS says in this Region's partition."""
         assert self._session is not None
-        account: str = self._session.client("sts").get_caller_identity()["Account"]
-        return account
+        if not self._account:
+            sts = client_of(self._session, "sts", region)
+            self._account = sts.get_caller_identity()["Account"]
+        return self._account
 
     def _client(self, service: str, region: str) -> Any:
-        """A client that has each answer but once: many calls hide what one definition has."""
+        """A client that asks for each answer but once: many calls hide what one definition has."""
         assert self._session is not None
         if (service, region) not in self._clients:
-            client: Any = self._session.client(service, region_name=region, config=CLIENT_CONFIG)  # type: ignore[call-overload] # one of two names
-            client.meta.events.register("before-call", self._known)
-            client.meta.events.register("after-call", self._keep)
+            client = client_of(self._session, service, region, CLIENT_CONFIG)
+            answers: dict[tuple[str, ...], Any] = {}
+            client.meta.events.register("before-call", partial(_known, answers))
+            client.meta.events.register("after-call", partial(self._keep, answers))
             self._clients[service, region] = client
         return self._clients[service, region]
 
-    def _known(
-        self, params: Mapping[str, Any], model: OperationModel, context: dict[str, Any], **_: Any
-    ) -> Any:
-        """The answer to an equal call before, which botocore then takes."""
-        request = (params[part] for part in ("url", "query_string", "body"))
-        context["look-up"] = (model.name, *map(str, request))
-        return self._answers.get(context["look-up"])
-
     def _keep(
         self,
+        answers: dict[tuple[str, ...], Any],
         http_response: Any,
         parsed: Any,
         model: OperationModel,
         context: Mapping[str, Any],
-        **_: Any,
+        **_: object,
     ) -> None:
-        if http_response.status_code >= 300:
-            error = ClientError(parsed, model.name)
-            if transient(error):
-                return
-            if parsed["Error"].get("Code") in DENIED:
-                self._denied = problem_of(error)
-        self._answers[context["look-up"]] = (http_response, parsed)
+        is_error = http_response.status_code >= 300
+        if is_error and transient(ClientError(parsed, model.name)):
+            return
+        if is_error and parsed["Error"].get("Code") in DENIED:
+            self._denied = f"you are not allowed to call {model.name}"
+        answers[context["look-up"]] = (http_response, parsed)
+
+
+def _known(
+    answers: Mapping[tuple[str, ...], Any],
+    params: Mapping[str, Any],
+    model: OperationModel,
+    context: dict[str, Any],
+    **_: object,
+) -> Any:
+    """The answer to an equal call before, which botocore then takes."""
+    request = (str(params[part]) for part in ("url", "query_string", "body"))
+    context["look-up"] = (model.name, *request)
+    return answers.get(context["look-up"])

@@ -12,6 +12,7 @@ from typing import Any, cast
 import botocore.session
 from botocore.model import StructureShape
 
+from rehearsal.isolation import isolated
 from rehearsal.template import Stack, stack_of
 from retry_run_task.caller import caller_of, job_of
 from retry_run_task.chain import chain_in, origin_of
@@ -44,10 +45,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that ECS did not place whole: its `event` is JSON. Attempt 0 is the caller's own."""
+    """A call that ECS did not place whole. `event` is JSON; attempt 0 is the caller's own call."""
 
     attempt: int
     time: datetime
+    event_id: str
     event: str
     asked: int
     reasons: tuple[str, ...]
@@ -57,13 +59,15 @@ class Failure:
 class Run:
     """What a caller asked for once: its own call, its SDK's repetitions, and a stack's attempts.
 
-    `tasks` are the ARNs of all that ECS placed.
+    `began` is attempt, time and eventID of the earliest of them, whose job it is. `tasks` are the
+    ARNs of all that ECS placed.
     """
 
     job: Job
-    attempt: int
+    began: tuple[int, datetime, str]
     records: int = 0
     rejected: int = 0
+    is_answered: bool = False
     failures: list[Failure] = field(default_factory=list)
     tasks: set[str] = field(default_factory=set)
 
@@ -81,11 +85,6 @@ class Run:
     def is_lost(self) -> bool:
         """Did fewer tasks start than were wanted?"""
         return bool(self.failures) and len(self.tasks) < self.first.asked
-
-    @property
-    def is_partly_placed(self) -> bool:
-        """Did some of them start, and not all?"""
-        return self.is_lost and bool(self.tasks)
 
 
 @dataclass(slots=True)
@@ -107,55 +106,65 @@ class Runs:
     """All records so far, each once, in whatever order they come."""
 
     def __init__(self) -> None:
-        self.records = self.unanswered = 0
+        self.records = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
+        # By eventID: records, and calls of which an addendum was seen (see failed_call.py).
         self._seen: set[str] = set()
+        self._addenda: set[str] = set()
         self._others: dict[Job, History] = {}
-        self._runs: dict[tuple[str, ...], Run] = {}
+        self._runs: dict[tuple[str, str], Run] = {}
+
+    @property
+    def unanswered(self) -> int:
+        """Of how many runs no record shows the answer."""
+        return sum(not run.is_answered for run in self._runs.values())
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take in the event of a RunTask call, whatever came of it.
 
-        Raises BadInput and NotAFailedCall for what is no whole record.
+        Raises BadInput, NotAFailedCall and RecursionError for what cannot be read.
         """
-        call = call_of(event)
-        if call.event_id in self._seen:
+        call, detail = call_of(event), event["detail"]
+        record_id = str(detail.get("eventID") or call.event_id)
+        if record_id in self._seen:
             return
-        detail = event["detail"]
         _, settings = stack_in(event["account"], event["region"])
         attempt, origin = attempt_of(call)
         who = replace(call, caller_arn="") if attempt else call
-        name = job_of(call) or UNKNOWN_JOB
-        kind = caller_of(who, settings).kind
+        name, kind = job_of(call) or UNKNOWN_JOB, caller_of(who, settings).kind
         job = Job(settings.account, settings.region, name, kind)
-
-        self._seen.add(call.event_id)
-        self.records += 1
-        self.first = min(self.first or call.event_time, call.event_time)
-        self.last = max(self.last or call.event_time, call.event_time)
         is_rejected = detail.get("errorCode") is not None
         is_answered = is_rejected or _is_answer(detail.get("responseElements"))
-        self.unanswered += not is_answered
-        failed = is_answered and not is_rejected and call.missing > 0
-        if not failed and not attempt and origin == call.event_id:
-            # No other record can be of the same run.
+        failures = []
+        if is_answered and not is_rejected and call.missing > 0:
+            text, asked = json.dumps(event, separators=(",", ":")), call.missing + len(call.tasks)
+            failures = [Failure(attempt, call.event_time, call.event_id, text, asked, call.reasons)]
+
+        is_addendum = record_id != call.event_id
+        is_first = call.event_id not in self._seen and call.event_id not in self._addenda
+        self._seen.add(record_id)
+        if is_addendum:
+            self._addenda.add(call.event_id)
+        self.records += is_first
+        self.first = min(self.first or call.event_time, call.event_time)
+        self.last = max(self.last or call.event_time, call.event_time)
+        if is_answered and not (failures or attempt or is_addendum) and origin == call.event_id:
+            # Nothing else is known to be of the same run.
             history = self._others.setdefault(job, History(job))
-            history.records += 1
-            history.rejected += is_rejected
+            history.records += is_first
+            history.rejected += is_first and is_rejected
             return
         cluster = settings.arn("cluster", str(call.parameters.get("cluster") or "default"))
-        run = self._runs.setdefault((origin, cluster), Run(job, attempt))
-        if attempt <= run.attempt:
-            run.job, run.attempt = job, attempt
-        run.records += 1
-        run.rejected += is_rejected
-        if failed:
-            asked = call.missing + len(call.tasks)
-            text = json.dumps(event, separators=(",", ":"))
-            run.failures.append(Failure(attempt, call.event_time, text, asked, call.reasons))
-        if is_answered and not is_rejected:
-            run.tasks.update(call.tasks)
+        began = (attempt, call.event_time, record_id)
+        run = self._runs.setdefault((origin, cluster), Run(job, began))
+        if began < run.began:
+            run.job, run.began = job, began
+        run.records += is_first
+        run.rejected += is_first and is_rejected
+        run.is_answered |= is_answered
+        run.failures += failures
+        run.tasks.update(() if is_rejected else call.tasks)
 
     def jobs(self) -> list[History]:
         """Each job's history, those with the most lost runs first."""
@@ -167,7 +176,7 @@ class Runs:
             if run.failures:
                 history.runs.append(run)
         for history in found.values():
-            history.runs.sort(key=lambda run: (run.first.time, run.first.event))
+            history.runs.sort(key=lambda run: (run.first.time, run.first.event_id))
         return sorted(
             found.values(), key=lambda each: (-len(each.lost), -each.records, *_names(each.job))
         )
@@ -224,7 +233,9 @@ def stack_in(account: str, region: str) -> tuple[Stack, Settings]:
 @cache
 def run_task_shape() -> StructureShape:
     """RunTask's input in botocore's model."""
-    model = botocore.session.get_session().get_service_model("ecs").operation_model("RunTask")
+    with isolated():
+        session = botocore.session.get_session()
+        model = session.get_service_model("ecs").operation_model("RunTask")
     return cast("StructureShape", model.input_shape)
 
 

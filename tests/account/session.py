@@ -1,9 +1,11 @@
 """The user's profile, Region and credentials, and what AWS says against them in one line each."""
 
 import os
+from typing import Any
 
 import boto3
 from botocore import exceptions
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rehearsal.records import BadInput
@@ -24,30 +26,37 @@ INVALID = (
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
+# Whatever botocore raises of a profile, of the environment, or of what AWS answers. It leaves some
+# of what it reads to others: an address that is none, a process that prints no JSON.
+ERRORS = (BotoCoreError, ClientError, ValueError)
+
+
 def open_session(profile: str | None, region: str | None) -> boto3.Session:
     """A session of the user's, with credentials; raises BadInput."""
-    if profile:
-        # Whatever else in this process makes a session must not stumble over another one.
-        for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
-            os.environ.pop(name, None)
+    # The AWS CLI reads AWS_REGION first; botocore reads AWS_DEFAULT_REGION alone.
+    region = region or os.environ.get("AWS_REGION")
     try:
         session = boto3.Session(profile_name=profile, region_name=region)
         has_credentials = session.get_credentials() is not None
-    except (BotoCoreError, ClientError) as error:
+    except ERRORS as error:
         raise BadInput(problem_of(error)) from error
     if not has_credentials:
         raise BadInput(problem_of(exceptions.NoCredentialsError()))
     return session
 
 
-def region_of(session: boto3.Session) -> str:
-    """The session's Region; raises BadInput without one."""
-    if not session.region_name:
-        raise BadInput(problem_of(exceptions.NoRegionError()))
-    return session.region_name
+def client_of(
+    session: boto3.Session, service: str, region: str | None = None, config: Config | None = None
+) -> Any:
+    """A client in this Region, or the session's; raises BadInput."""
+    make: Any = session.client  # it has a signature for each service
+    try:
+        return make(service, region_name=region, config=config)
+    except ERRORS as error:
+        raise BadInput(problem_of(error)) from error
 
 
-def problem_of(error: BotoCoreError | ClientError) -> str:
+def problem_of(error: Exception) -> str:
     """What is wrong, and the way out."""
     match error:
         case ClientError():
@@ -66,7 +75,7 @@ def problem_of(error: BotoCoreError | ClientError) -> str:
             return f"your credentials cannot be had ({error}): {LOG_IN}"
         case exceptions.EndpointConnectionError() | exceptions.InvalidRegionError():
             return f"{error}: is the Region right, and are you online?"
-    return str(error)
+    return str(error) or type(error).__name__
 
 
 def _refusal(error: ClientError) -> str:

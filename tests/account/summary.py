@@ -8,8 +8,10 @@ from typing import Any
 
 from account.runs import Failure, History, Run
 from account.verdict import LAUNCHED, RETRY, Verdict
-from rehearsal.show import line, number, table
+from rehearsal.show import line, number, table, width
 from retry_run_task.failed_call import write_time
+
+NARROW = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,34 +88,44 @@ def _first_and_last(times: Sequence[datetime]) -> dict[str, str | None]:
     }
 
 
-def report(jobs: Sequence[Judged], days: int, notes: Sequence[str]) -> str:
-    """A table of the jobs, their reasons and verdicts, the notes, and the sentence."""
+def report(jobs: Sequence[Judged], period: str, notes: Sequence[str]) -> str:
+    """For each account and Region a table of its jobs; then the notes, and the sentence."""
     shown = [job for job in jobs if job.history.runs or job.history.rejected]
-    parts = [_table(shown)] if shown else []
-    parts += [_details(job) for job in shown if job.history.runs]
+    places = dict.fromkeys((job.history.job.account, job.history.job.region) for job in shown)
+    parts = []
+    for place in places:
+        here = [j for j in shown if (j.history.job.account, j.history.job.region) == place]
+        parts += [f"{', '.join(place)}:"] * (len(places) > 1)
+        parts.append(_table(here))
+        parts += [_details(job) for job in here if job.history.runs]
     whole = [job for job in jobs if job not in shown]
     if whole:
         records = number(sum(job.history.records for job in whole), "record")
         notes = [f"{number(len(whole), 'other job')}: {records}, nothing failed.", *notes]
-    return "\n\n".join(
-        [*parts, *(line("", note) for note in notes), line("", sentence(jobs, days))]
-    )
+    lines = [line("", text) for text in (*notes, sentence(jobs, period))]
+    return "\n\n".join([*parts, *lines])
 
 
 def _table(jobs: Sequence[Judged]) -> str:
-    figures = ("records", "failed", "partly", "rejected")
-    where = "account, Region"
     rows = []
-    for judged in jobs:
-        job, history = judged.history.job, judged.history
-        counts = (history.records, len(judged.failed), len(judged.partly_placed), history.rejected)
-        days = [f"{moment:%Y-%m-%d}" for moment in judged.times] or ["-"]
-        names = (job.name, job.caller, f"{job.account}, {job.region}")
-        rows.append([*names, *(f"{count:,}" for count in counts), days[0], days[-1]])
-    if len({row[2] for row in rows}) == 1:
-        rows, where = [[*row[:2], *row[3:]] for row in rows], ""
-    titles = ("job", "caller", *filter(None, [where]), *figures, "first", "last")
-    return table(titles, rows, words=("job", "caller", where))
+    for job in jobs:
+        days = [f"{moment:%Y-%m-%d}" for moment in job.times] or ["-"]
+        rows.append(
+            {
+                "job": job.history.job.name,
+                "caller": job.history.job.caller,
+                "records": f"{job.history.records:,}",
+                "failed": f"{len(job.failed):,}",
+                "partly": f"{len(job.partly_placed):,}",
+                "rejected": f"{job.history.rejected:,}",
+                "first": days[0],
+                "last": days[-1],
+            }
+        )
+    # A narrow terminal has no room for all.
+    left_out = {"caller", "records", "rejected", "first"} if width() < NARROW else set()
+    titles = [title for title in rows[0] if title not in left_out]
+    return table(titles, ([row[title] for title in titles] for row in rows), ("job", "caller"))
 
 
 def _details(judged: Judged) -> str:
@@ -125,9 +137,8 @@ def _details(judged: Judged) -> str:
     return "\n".join(lines)
 
 
-def sentence(jobs: Sequence[Judged], days: int) -> str:
-    """How many runs were lost in so many days, and how many of them would have been retried."""
-    period = f"in {number(days, 'day')}"
+def sentence(jobs: Sequence[Judged], period: str) -> str:
+    """How many runs were lost in that period, and how many of them would have been retried."""
     failed = [job for job in jobs if job.failed]
     partly = [job for job in jobs if job.partly_placed]
     if not jobs:
@@ -143,7 +154,9 @@ def sentence(jobs: Sequence[Judged], days: int) -> str:
         lost.append(f"{_runs_of(runs, len(partly))} started in part")
     lost[0] += f" {period}"
     retried = sum(job.count(RETRY) for job in jobs)
-    return f"{', and '.join(lost)}; {retried or 'none'} would have been retried."
+    return (
+        f"{', and '.join(lost)}; {f'{retried:,}' if retried else 'none'} would have been retried."
+    )
 
 
 def _runs_of(runs: int, jobs: int) -> str:

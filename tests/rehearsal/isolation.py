@@ -1,8 +1,11 @@
 """Whatever the user's shell and ~/.aws hold, the rehearsal behaves the same and stays here."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
+from unittest import mock
 
 if TYPE_CHECKING:
     from botocore.loaders import Loader
@@ -24,12 +27,7 @@ def isolate() -> None:
     To be called before boto3 is imported: moto asks for a session when it is imported, and that
     reads the user's profile and config file.
     """
-    for name in list(os.environ):
-        is_proxy = name.lower().endswith("_proxy")
-        if is_proxy or name in NAMES or name.startswith(PREFIXES):
-            del os.environ[name]
-    os.environ.update(NO_ACCOUNT)
-
+    _strip()
     import botocore.session  # here, because `--help` needs none of it
     from botocore.loaders import Loader
 
@@ -37,6 +35,22 @@ def isolate() -> None:
     Loader.CUSTOMER_DATA_PATH = os.devnull
     # Each session would read AWS's models again, which takes longer than most tests.
     botocore.session.create_loader = _one_loader
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """The same for a while, where the user's own session is to be used as well."""
+    with mock.patch.dict(os.environ):
+        _strip()
+        yield
+
+
+def _strip() -> None:
+    for name in list(os.environ):
+        is_proxy = name.lower().endswith("_proxy")
+        if is_proxy or name in NAMES or name.startswith(PREFIXES):
+            del os.environ[name]
+    os.environ.update(NO_ACCOUNT)
 
 
 @cache

@@ -9,12 +9,15 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from ministack.services import eventbridge
 from moto.core.botocore_stubber import MockRawResponse
+
+from rehearsal.isolation import isolated
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -28,23 +31,28 @@ def matches(pattern: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
 
 @cache
 def _events() -> "EventBridgeClient":
-    client = boto3.client(
-        "events",
-        region_name="us-east-1",
-        aws_access_key_id="none",
-        aws_secret_access_key="none",  # noqa: S106 - nothing leaves the process
-        # Not an address of AWS, so that moto lets it pass where it is at work as well.
-        endpoint_url="http://ministack.invalid",
-    )
-    client.meta.events.register("before-send.events.*", cast("Callable[..., None]", _answer))
+    with isolated():
+        client = boto3.Session(region_name="us-east-1").client(
+            "events",
+            aws_access_key_id="none",
+            aws_secret_access_key="none",  # noqa: S106 - nothing leaves the process
+            # Not an address of AWS, so that moto lets it pass where it is at work as well.
+            endpoint_url="http://ministack.invalid",
+        )
+    client.meta.events.register("before-send.events.*", in_process(eventbridge))
     return client
 
 
-def _answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
-    headers = {}
-    for key, value in request.headers.items():
-        headers[key.lower()] = value.decode() if isinstance(value, bytes) else str(value)
-    status, answered, body = asyncio.run(
-        eventbridge.handle_request("POST", "/", headers, request.body, {})
-    )
-    return AWSResponse(request.url, status, answered, MockRawResponse(body))
+def in_process(service: ModuleType) -> "Callable[..., None]":
+    """A hook by which a service of ministack's answers a client's requests."""
+
+    def answer(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        headers = {}
+        for key, value in request.headers.items():
+            headers[key.lower()] = value.decode() if isinstance(value, bytes) else str(value)
+        status, answered, body = asyncio.run(
+            service.handle_request("POST", "/", headers, request.body, {})
+        )
+        return AWSResponse(request.url, status, answered, MockRawResponse(body))
+
+    return cast("Callable[..., None]", answer)

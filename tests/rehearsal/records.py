@@ -209,7 +209,8 @@ def is_other(held: object) -> bool:
         is_call = held.get("detail-type") == API_CALL
         return is_other(held["detail"]) if is_call else isinstance(held.get("detail-type"), str)
     names = (held.get("eventName"), held.get("eventSource"))
-    return all(isinstance(name, str) for name in names)
+    is_insight = held.get("eventCategory") == "Insight"  # which counts calls, and has none
+    return is_insight or all(isinstance(name, str) for name in names)
 
 
 def holds_a_call(held: Mapping[str, Any]) -> bool:

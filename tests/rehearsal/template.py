@@ -11,6 +11,7 @@ from botocore.exceptions import UnknownRegionError
 from samtranslator.yaml_helper import yaml_parse
 
 from rehearsal import ROOT
+from rehearsal.isolation import isolated
 from rehearsal.records import BadInput
 
 _NO_VALUE = object()
@@ -240,7 +241,8 @@ def stack_of(event: Mapping[str, Any], parameters: Mapping[str, str] | None = No
     """The stack in the event's account and Region; raises BadInput."""
     region = event["region"]
     try:
-        partition = botocore.session.get_session().get_partition_for_region(region)
+        with isolated():
+            partition = botocore.session.get_session().get_partition_for_region(region)
     except UnknownRegionError as error:
         raise BadInput(f"'region' is {region!r:.40}, which is no Region of AWS") from error
     return Stack(parameters, account=event["account"], region=region, partition=partition)
