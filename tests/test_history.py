@@ -809,15 +809,22 @@ def test_a_record_that_cannot_be_read_is_told(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "value", ["9" * 5000, *("[" * n + "]" * n for n in (90, 960, 1500, 10**5))]
-)
-def test_a_record_that_is_too_deep_or_too_long_stops_no_other(value: str) -> None:
-    text = log(call(1, tags="VALUE"), call(2)).replace('"VALUE"', value)
-    status, found, error = history("-", "--offline", stdin=text.encode())
+@pytest.mark.parametrize("depth", [90, 960, 985, 1500, 10**5])
+def test_a_file_that_is_nested_too_deeply_stops_no_other(depth: int, tmp_path: Path) -> None:
+    text = log(call(1, tags="VALUE")).replace('"VALUE"', "[" * depth + "]" * depth)
+    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "b.json").write_text(log(call(2)))
+    status, found, error = history(tmp_path, "--offline")
     assert status == 1
     assert found["failed"] == 2 - error.count("\n")
     assert found["failed"] > 0
+
+
+def test_a_number_that_is_too_long_stops_no_other_record() -> None:
+    text = log(call(1, count=123456), call(2)).replace("123456,", "9" * 5000 + ",", 1)
+    status, found, error = history("-", "--offline", stdin=text.encode())
+    assert (status, found["records"]) == (1, 1)
+    assert error.startswith("history: standard input: not JSON: Exceeds the limit")
 
 
 def test_links_and_pipes_in_a_directory_are_not_followed_for_ever(tmp_path: Path) -> None:
