@@ -4,14 +4,24 @@ import json
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import botocore.session
 import pytest
+import sqlglot
+from botocore import xform_name
 
-from conftest import DUE_NOW, NOW
-from rehearsal import EVENT_NAMES, ROOT, load_definitions, load_event
+from account import history
+from account.runs import attempt_of, call_of
+from conftest import DUE_NOW, NOW, run_command
+from rehearsal import EVENT_NAMES, EVENTS, ROOT, load_definitions, load_event
 from rehearsal.cli import main
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -114,6 +124,102 @@ def test_the_rehearsals_of_alerts_show_a_message(
         shown = capsys.readouterr().out
         assert "The message, as it arrives by mail:\n\nSubject: [retry-run-task] " in shown
         assert ("And at https subscribers" in shown) is ("CHAT" in command)
+
+
+def test_the_history_looks_as_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (command,) = re.findall(r"^uv run history (--offline .*)$", README, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    assert history.main(shlex.split(command)) == 1
+    assert capsys.readouterr().out in blocks("text")
+
+
+# Columns of the table that Athena's documentation has for CloudTrail ("Query AWS CloudTrail logs").
+ATHENAS_COLUMNS = {
+    "eventversion", "useridentity", "eventtime", "eventsource", "eventname", "awsregion",
+    "sourceipaddress", "useragent", "errorcode", "errormessage", "requestparameters",
+    "responseelements", "additionaleventdata", "requestid", "eventid", "readonly", "resources",
+    "eventtype", "apiversion", "recipientaccountid", "serviceeventdetails", "sharedeventid",
+    "vpcendpointid", "vpcendpointaccountid", "eventcategory", "addendum",
+    "sessioncredentialfromconsole", "edgedevicedetails", "tlsdetails",
+}  # fmt: skip
+
+
+def test_athenas_query_finds_what_the_history_finds(tmp_path: Path) -> None:
+    """It is run as well, in the SQL of SQLite, over the records of all event files."""
+    (query,) = blocks("sql")
+    parsed = sqlglot.parse_one(query, dialect="athena")
+    columns = {column.name for column in parsed.find_all(sqlglot.exp.Column)}
+    aliases = {alias.alias for alias in parsed.find_all(sqlglot.exp.Alias)}
+    assert columns - aliases <= ATHENAS_COLUMNS
+    events = [load_event(name) for name in EVENT_NAMES]
+    # It counts attempts as well, which the history does not.
+    records = [event["detail"] for event in events if attempt_of(call_of(event))[0] == 0]
+    (tmp_path / "log.json").write_text(json.dumps({"Records": records * 2}))
+    _, out, _ = run_command(history.main, str(tmp_path), "--offline", "--json")
+    known = ("recipientAccountId", "awsRegion", "eventSource", "eventName", "eventTime", "eventID")
+    rows = [
+        [*(record[name] for name in known), record.get("errorCode"), *as_text(record)]
+        for record in records * 2
+    ]
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.create_function("regexp_extract", 3, extracted)
+        database.create_function("regexp_replace", 3, lambda t, p, r: t and re.sub(p, r, t))
+        names = (*map(str.lower, known), "errorcode", "requestparameters", "responseelements")
+        database.execute(f"CREATE TABLE cloudtrail_logs ({', '.join(names)})")
+        insert = "INSERT INTO cloudtrail_logs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        database.executemany(insert, rows)
+        found = database.execute(parsed.sql("sqlite")).fetchall()
+    lost = Counter[str]()
+    for job in json.loads(out)["jobs"]:
+        lost[job["job"]] += job["failed"] + job["partly_placed"]
+    by_query = Counter[str]()
+    for _, _, job, count, first, last in found:
+        by_query[job] += count
+        assert first <= last
+    assert by_query == +lost
+
+
+def as_text(record: Mapping[str, Any]) -> list[str | None]:
+    """Athena's table holds these members as text."""
+    members = (record.get(name) for name in ("requestParameters", "responseElements"))
+    return [None if member is None else json.dumps(member) for member in members]
+
+
+def extracted(text: str | None, pattern: str, group: int) -> str | None:
+    """Athena's regexp_extract."""
+    match = None if text is None else re.search(pattern, text)
+    return match and match[group]
+
+
+# Of the AWS CLI itself: global options, and commands that are no operation of an API.
+CLI_OPTIONS = {"query", "output", "region", "profile", "cli-binary-format"}
+CLI_COMMANDS = {("logs", "tail"), ("s3", "sync"), ("sso", "login"), ("configure", "list-profiles")}
+
+
+def cli_commands() -> list[str]:
+    texts = [path.read_text("utf-8") for path in (ROOT / "README.md", EVENTS / "README.md")]
+    texts += [run_command(command, "--help")[1] for command in (main, history.main)]
+    text = "\n".join(texts).replace("\\\n", " ")
+    return sorted(set(re.findall(r"\baws [a-z0-9]+ [a-z-]+[a-z](?!-)\b[^\n`|]*", text)))
+
+
+@pytest.mark.parametrize("command", cli_commands())
+def test_the_aws_cli_has_the_command(command: str) -> None:
+    service, operation = command.split()[1:3]
+    options = set(re.findall(r" --([a-z-]+)", command)) - CLI_OPTIONS
+    if (service, operation) in CLI_COMMANDS:
+        return
+    model = botocore.session.get_session().get_service_model(service)
+    names = {xform_name(name, "-"): name for name in model.operation_names}
+    shape = model.operation_model(names[operation]).input_shape
+    members = {xform_name(name, "-") for name in shape.members} if shape else set()
+    assert options <= members
+
+
+def test_the_aws_cli_commands_are_found() -> None:
+    assert len(cli_commands()) > 12
 
 
 def test_the_second_command_runs_the_tests() -> None:

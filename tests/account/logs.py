@@ -2,10 +2,14 @@
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -22,6 +26,14 @@ from rehearsal.records import (
 )
 
 NAMES = (".json", ".json.gz")
+
+# Threads are enough: what decompresses holds no lock of Python's. Each is given some files at once,
+# because to hand over takes as long as to read a small one. A large one (compressed, or not) may
+# take up to 64 MB and as much again, and so has no company.
+READERS = 2
+FILES_AT_ONCE = 32
+LARGE = 2**20
+ONE_AT_A_TIME = Lock()
 
 # A record without these bytes is not parsed. (A guess: CloudTrail escapes no letter of a name.)
 RUN_TASK = re.compile(b"RunTask")
@@ -74,33 +86,33 @@ def _below(directory: Path, problems: list[OSError]) -> Iterator[Path]:
         yield from (p for n in names if n.endswith(NAMES) and (p := folder / n).is_file())
 
 
-def read_logs(files: Iterable[Path | Read]) -> Iterator[Read]:
-    """What each of the files holds.
-
-    While one is worked on, the next one is read: to decompress takes the most time, and holds no
-    lock of Python's.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        ahead = None
-        for file in files:
-            if isinstance(file, Read) or file == STANDARD_INPUT:
-                # In this thread: an interrupt ends no other one's wait for input.
-                yield file if isinstance(file, Read) else read_log(file)
-                continue
-            reading = pool.submit(read_log, file)
-            if ahead is not None:
-                yield ahead.result()
-            ahead = reading
-        if ahead is not None:
-            yield ahead.result()
+def read_logs(files: Sequence[Path | Read]) -> Iterator[Read]:
+    """What each of the files holds, on all cores: to decompress takes the most time."""
+    # In this thread: an interrupt ends no other one's wait for input.
+    yield from (read_log(file) for file in files if file == STANDARD_INPUT)
+    left = (file for file in files if file != STANDARD_INPUT)
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead: deque[Future[list[Read]]] = deque()
+        while batch := list(islice(left, FILES_AT_ONCE)):
+            ahead.append(pool.submit(lambda files: [*map(read_log, files)], batch))
+            if len(ahead) > READERS:
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
 
 
-def read_log(path: Path) -> Read:
+def read_log(file: Path | Read) -> Read:
     """What one file, or standard input, holds."""
+    if isinstance(file, Read):
+        return file
     try:
-        return Read(title_of(path), list(_held_in(read_bytes(path))))
-    except BadInput as problem:
-        return Read(title_of(path), problem=str(problem))
+        is_large = file != STANDARD_INPUT and file.stat().st_size > LARGE
+        with ONE_AT_A_TIME if is_large else nullcontext():
+            return Read(title_of(file), list(_held_in(read_bytes(file))))
+    except OSError as problem:
+        return Read(title_of(file), problem=str(problem.strerror))
+    except (BadInput, ValueError) as problem:  # a name with a zero byte is a ValueError
+        return Read(title_of(file), problem=str(problem))
 
 
 def _held_in(data: bytes) -> Iterator[object]:

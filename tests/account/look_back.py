@@ -22,6 +22,7 @@ from account.summary import Judged, as_json, judge, report
 from account.verdict import FAILED, LAUNCHED, Verdict, verdict_on
 from rehearsal.records import BadInput, held_in, moment_of
 from rehearsal.show import number, printable
+from retry_run_task.caller import GROUPS
 from retry_run_task.failed_call import NotAFailedCall
 
 DAY = timedelta(days=1)
@@ -154,14 +155,21 @@ def notes_on(jobs: Sequence[Judged], found: Found, look_ups: LookUps) -> Iterato
         yield f"Of {calls}, CloudTrail does not show the answer: what ECS placed is not known."
     if later := sum(job.count(LAUNCHED) for job in jobs):
         yield f"{number(later, 'other run')} failed at first, and was started by a retry."
+    attended = [job for job in jobs if GROUPS.get(job.history.job.caller) == "ATTENDED"]
+    if runs := sum(len(job.history.lost) for job in attended):
+        callers = sorted({job.history.job.caller for job in attended if job.history.lost})
+        yield (
+            f"{number(runs, 'lost run')} of callers that see failures ({', '.join(callers)}): they "
+            "may have started the task with another call."
+        )
     if look_ups.refused:
         yield (
             "Rules and schedules were read as they are now. A stack reads them a minute or two "
             "after the call, and so finds those that were changed or deleted since."
         )
     for why, count in look_ups.not_made.items():
-        runs = number(count, "lost run")
-        yield f"{runs}: the environment that CloudTrail hides was not looked up ({why})."
+        hidden = number(count, "lost run")
+        yield f"{hidden}: the environment that CloudTrail hides was not looked up ({why})."
     if found.is_interrupted:
         yield "Interrupted: this is what was read until then."
 
