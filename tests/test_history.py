@@ -168,6 +168,39 @@ def test_what_names_no_run_task_is_not_parsed(tmp_path: Path) -> None:
         assert list(read) == [event_of(held) for held in held_in(parse(data)) if is_run_task(held)]
 
 
+@pytest.mark.parametrize(
+    ("held", "problem"),
+    [
+        ({}, "not an event: its keys are none"),
+        ({"tasks": [], "failures": []}, "RunTask's answer, without the call"),
+        ({"Rules": []}, "not an event: its keys are 'Rules'"),
+        ("RunTask", "text that is no JSON: 'RunTask'"),
+        ([{"Target": "RunTask"}], "not an event: its keys are 'Target'"),
+    ],
+)
+def test_a_file_of_something_else_is_no_clean_history(
+    held: Any, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(held))
+    status, out, error = run_command(main, str(tmp_path), "--offline")
+    assert (status, out) == (2, "No RunTask call could be read.\n")
+    assert error.startswith(f"history: {tmp_path / 'x.json'}: {problem}")
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"Records": []},
+        {"Events": []},
+        {"Records": [load_event("unmatched.success")["detail"] | {"eventName": "StopTask"}]},
+        {"Records": [{"eventCategory": "Insight", "insightDetails": {"eventName": "RunTask"}}]},
+    ],
+)
+def test_a_log_without_a_call_is_a_clean_history(held: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(held))
+    assert run_command(main, str(tmp_path), "--offline") == (0, "No RunTask call was found.\n", "")
+
+
 # Each run once.
 
 

@@ -42,8 +42,8 @@ RUN_TASK = re.compile(b"RunTask")
 class Log(msgspec.Struct, forbid_unknown_fields=True):
     """A log file, or what lookup-events prints: whole and checked, no record taken apart."""
 
-    Records: list[msgspec.Raw] = []
-    Events: list[msgspec.Raw] = []
+    Records: list[msgspec.Raw] | None = None
+    Events: list[msgspec.Raw] | None = None
 
 
 LOGS = msgspec.json.Decoder(Log | list[msgspec.Raw])
@@ -93,12 +93,16 @@ def read_logs(files: Sequence[Path | Read]) -> Iterator[Read]:
     left = (file for file in files if file != STANDARD_INPUT)
     with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[list[Read]]] = deque()
-        while batch := list(islice(left, FILES_AT_ONCE)):
-            ahead.append(pool.submit(lambda files: [*map(read_log, files)], batch))
-            if len(ahead) > READERS:
+        try:
+            while batch := list(islice(left, FILES_AT_ONCE)):
+                ahead.append(pool.submit(lambda files: [*map(read_log, files)], batch))
+                if len(ahead) > READERS:
+                    yield from ahead.popleft().result()
+            while ahead:
                 yield from ahead.popleft().result()
-        while ahead:
-            yield from ahead.popleft().result()
+        finally:
+            for future in ahead:  # after an interrupt
+                future.cancel()
 
 
 def read_log(file: Path | Read) -> Read:
@@ -119,11 +123,14 @@ def _held_in(data: bytes) -> Iterator[object]:
     """As `held_in` of the whole, but in bytes, and without records that name no RunTask."""
     try:
         log = LOGS.decode(data)
-    except (msgspec.MsgspecError, RecursionError):  # an event, another encoding, or no JSON
+    except (msgspec.MsgspecError, RecursionError):
+        log = Log()
+    if isinstance(log, Log):
+        log = log.Events if log.Records is None else log.Records
+    if log is None:  # an event, another encoding, or no JSON
         yield from held_in(parse(data))
-        return
-    records = log if isinstance(log, list) else log.Records or log.Events
-    yield from (bytes(record) for record in records if RUN_TASK.search(record))
+    else:
+        yield from (bytes(record) for record in log if RUN_TASK.search(record))
 
 
 def events_in(read: Read) -> Iterator[dict[str, Any] | BadInput]:
