@@ -18,6 +18,8 @@ from unittest import mock
 import boto3
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import EndpointConnectionError
+from botocore.stub import Stubber
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ministack.services import cloudtrail
@@ -623,6 +625,47 @@ def test_a_throttle_is_waited_out() -> None:
     assert (status, found["records"], error) == (1, 2, "")
     gaps = [b - a for a, b in pairwise(trail.moments)]
     assert gaps == pytest.approx([0.5, 1, 2, 4], abs=0.01)
+
+
+def test_requests_and_answers_are_those_of_botocores_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(time, "monotonic", lambda: sum(waits))
+    client = boto3.client("cloudtrail", region_name="eu-west-1")
+    answers = [looked_up(call(n)["detail"]) for n in (1, 2)]
+    for answer in answers:
+        answer["Events"][0]["EventTime"] = NOW
+    wanted = {
+        "LookupAttributes": [{"AttributeKey": "EventName", "AttributeValue": "RunTask"}],
+        "StartTime": NOW - timedelta(days=90),
+        "EndTime": NOW,
+        "MaxResults": 50,
+    }
+    with Stubber(client) as stub:
+        throttled: Any = {"service_error_code": "ThrottlingException", "http_status_code": 400}
+        stub.add_client_error("lookup_events", **throttled, expected_params=wanted)
+        stub.add_response("lookup_events", answers[0] | {"NextToken": "next"}, wanted)
+        stub.add_client_error("lookup_events", **throttled)
+        stub.add_client_error("lookup_events", **throttled)
+        stub.add_response("lookup_events", answers[1], wanted | {"NextToken": "next"})
+        pages = list(event_history(client, NOW - timedelta(days=90), NOW))
+        stub.assert_no_pending_responses()
+    assert pages == [answer["Events"] for answer in answers]
+    # Half a second from page to page, and the doubled waits of each.
+    assert waits == [1, 0.5, 1, 2]
+
+
+def test_without_a_connection_nothing_is_waited_for() -> None:
+    error = EndpointConnectionError(endpoint_url="https://cloudtrail.mars-1.amazonaws.com/")
+    with account([at(1, hours=1), at(2, hours=2)], page=1, errors={1: error}) as trail:
+        status, out, shown_error = run_command(main)
+    assert (status, out, len(trail.moments)) == (2, "", 1)
+    assert shown_error.startswith("history: Could not connect to the endpoint URL: ")
+    assert shown_error.endswith(": is the Region right, and are you online?\n")
+    with account([at(1, hours=1), at(2, hours=2)], page=1, errors={2: error, 3: error}):
+        assert history()[1]["records"] == 2
 
 
 def test_throttles_without_end_end_the_look() -> None:

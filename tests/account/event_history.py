@@ -1,7 +1,7 @@
 """CloudTrail's Event history: the management events of 90 days, which need no trail."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -41,26 +41,20 @@ def event_history(
         "EndTime": until,
         "MaxResults": MOST_EVENTS,
     }
+    waits = list(WAITS)
     while True:
         called = time.monotonic()
-        # No connection at all, to begin with, is a matter of the Region or the network.
-        passing = (ClientError, BotoCoreError) if "NextToken" in wanted else (ClientError,)
-        page = _looked_up(cloudtrail, wanted, passing)
+        try:
+            page = cloudtrail.lookup_events(**wanted)
+        except (ClientError, BotoCoreError) as error:
+            # No connection at all, to begin with, is a matter of the Region or the network.
+            is_begun = "NextToken" in wanted or isinstance(error, ClientError)
+            if not (is_begun and waits and transient(error)):
+                raise
+            time.sleep(waits.pop(0))
+            continue
         yield page["Events"]
         if not page.get("NextToken"):
             return
-        wanted["NextToken"] = page["NextToken"]
+        wanted["NextToken"], waits = page["NextToken"], list(WAITS)
         time.sleep(max(0.0, called + SECONDS_A_CALL - time.monotonic()))
-
-
-def _looked_up(
-    cloudtrail: "CloudTrailClient", wanted: Mapping[str, Any], passing: tuple[type[Exception], ...]
-) -> Any:
-    for wait in WAITS:
-        try:
-            return cloudtrail.lookup_events(**wanted)
-        except passing as error:
-            if transient(error) is None:
-                raise
-            time.sleep(wait)
-    return cloudtrail.lookup_events(**wanted)
