@@ -1,13 +1,15 @@
 """`history`: what was lost in an account, each run once, and what the stack would have done."""
 
 import gzip
+import io
 import json
 import os
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -733,6 +735,21 @@ def test_an_interrupt_of_a_look_up_ends_the_look_ups() -> None:
         "3 lost runs: the environment that CloudTrail hides was not looked up (interrupted)"
         in error
     )
+
+
+def test_at_a_terminal_the_day_reached_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with account([at(n, hours=n * 24) for n in range(1, 46)], page=15):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with redirect_stdout(io.StringIO()) as out:
+            assert main(["--json"]) == 1
+    assert json.loads(out.getvalue())["records"] == 45
+    shown_there = terminal.getvalue()
+    for moment in (NOW - timedelta(days=n) for n in (15, 30, 45)):
+        assert f"{moment:%Y-%m-%d}" in shown_there
+    assert re.search(r"2026-10-24 .* 32%.*[0-9]:[0-9]{2}:[0-9]{2}", shown_there)
 
 
 def test_an_account_without_a_call(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,8 @@ def from_event_history(
             yield Read("Event history", list(held_in({"Events": page})))
             reached = page[-1]["EventTime"] if page else reached
             done = (until - reached).total_seconds()
-            progress.update(bar, completed=done, description=f"{reached:%Y-%m-%d}")
+            day = f"{reached:%Y-%m-%d}"
+            progress.update(bar, completed=done, description=day, refresh=True)
     except ERRORS as error:
         if not is_begun:
             raise BadInput(problem_of(error)) from error
