@@ -556,7 +556,7 @@ def test_a_throttled_look_up_is_tried_for_long_but_not_for_each_run(
     assert ("was not looked up (it ended in ThrottlingException)" in error) is (throttles == TRIES)
 
 
-def test_what_was_changed_since_is_told_as_the_judgement_of_today() -> None:
+def test_what_was_changed_since_is_reported_as_the_judgement_of_today() -> None:
     definitions = definitions_of(HIDDEN)
     definitions["Rules"][0]["Targets"][0]["EcsParameters"]["TaskCount"] = 2
     with account([load_event(HIDDEN)], definitions):
@@ -889,7 +889,7 @@ def test_a_directory_without_log_files_is_no_history(tmp_path: Path) -> None:
         ({"eventName": None}, "not an event: its keys are "),
     ],
 )
-def test_a_record_that_cannot_be_read_is_told(
+def test_a_record_that_cannot_be_read_is_reported(
     held: dict[str, Any], problem: str, tmp_path: Path
 ) -> None:
     broken = call(1)
@@ -940,7 +940,7 @@ ANYTHING = st.recursive(
 
 @given(st.sampled_from(EVENT_NAMES), st.data())
 @settings(max_examples=300)
-def test_whatever_a_record_holds_is_counted_or_told(name: str, data: st.DataObject) -> None:
+def test_whatever_a_record_holds_is_counted_or_reported(name: str, data: st.DataObject) -> None:
     record = load_event(name)["detail"]
     for _ in range(data.draw(st.integers(1, 3))):
         parent = record
@@ -981,7 +981,7 @@ def test_the_failures_are_events_that_the_rehearsal_takes(tmp_path: Path) -> Non
     assert re.fullmatch(r"2026-11-23T000004Z\.---a-b\.[0-9a-f-]{36}\.json", files[0].name)
 
 
-def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(log(call(1)))
     command = (str(tmp_path / "a.json"), "--offline", "--failures", str(tmp_path / "a.json" / "x"))
     status, _, error = run_command(main, *command)

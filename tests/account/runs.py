@@ -73,7 +73,7 @@ class Run:
 
     @property
     def first(self) -> Failure:
-        """The first of its failures, which tells how many tasks were wanted."""
+        """The first of its failures, which shows how many tasks were wanted."""
         return min(self.failures, key=attrgetter("attempt", "time", "event"))
 
     @property
