@@ -2,9 +2,11 @@
 
 import gzip
 import io
+import itertools
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,7 +22,7 @@ from unittest import mock
 import boto3
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError, MissingDependencyException
 from botocore.stub import Stubber
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +47,7 @@ from rehearsal.records import event_of, held_in, is_run_task, moment_of, parse, 
 from rehearsal.template import Stack
 from rehearsal.world import World
 
+HISTORY = Path(sys.executable).with_name("history")
 FARGATE = "launched.fargate-capacity-rule"
 CAPACITY = "Capacity is unavailable at this time. Please try again later"
 
@@ -215,6 +218,100 @@ def test_a_record_that_is_seen_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(log(call(1), addendum))
     status, found, _ = history(tmp_path, tmp_path / "a.json", "--offline")
     assert (status, found["records"], found["failed"]) == (1, 1, 1)
+
+
+def addendum_to(event: Mapping[str, Any], number: int, **detail: Any) -> dict[str, Any]:
+    """CloudTrail repeats a record later, with what it had not known."""
+    original = event["detail"]["eventID"]
+    own = {"eventID": f"00000000-0000-0000-0000-{number:012}"}
+    added = {"addendum": {"reason": "UPDATED_DATA", "originalEventID": original}}
+    return {**event, "detail": event["detail"] | own | added | detail}
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_an_addendum_is_no_call_of_its_own_and_what_it_adds_counts(
+    is_late: bool, tmp_path: Path
+) -> None:
+    unanswered, failed, placed = call(1), call(2), call(3, placed=1)
+    answer = unanswered["detail"]["responseElements"]
+    unanswered["detail"]["responseElements"] = None
+    events = [
+        unanswered,
+        addendum_to(unanswered, 11, responseElements=answer),
+        failed,
+        addendum_to(failed, 12),
+        placed,
+        addendum_to(placed, 13),
+        rejected := call(4, error=("ThrottlingException", "Rate exceeded")),
+        addendum_to(rejected, 14),
+    ]
+    (tmp_path / "a.json").write_text(log(*(events if is_late else reversed(events))))
+    status, found, error = history(tmp_path, "--offline")
+    assert (status, error) == (1, "")
+    counts = ("records", "failed", "partly_placed", "rejected")
+    assert [found[key] for key in counts] == [4, 2, 0, 1]
+
+
+def attempt(number: int, made: int, origin: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """The call of attempt `made` of a stack."""
+    values = {
+        "attempt": f"{made}/10",
+        "origin": origin["detail"]["eventID"],
+        "since": "2026-11-23T00:00:04Z",
+    }
+    tags = [{"key": f"retry-run-task:{key}", "value": value} for key, value in values.items()]
+    event = call(number, tags=tags, **options)
+    role = "assumed-role/jobs-RetryRunTaskRole-1A2B/jobs-RetryRunTask-3C4D"
+    detail = event["detail"]
+    detail["userIdentity"] = {"arn": f"arn:aws:sts::123456789012:{role}"}
+    detail |= {"userAgent": "Boto3/1.40.4", "sourceIPAddress": "34.240.0.10"}
+    return event
+
+
+@pytest.mark.parametrize("seen", [(0, 1, 2), (2, 1, 0), (0, 2), (1, 2)])
+def test_a_run_is_whole_when_all_of_an_attempt_is_placed(
+    seen: tuple[int, ...], tmp_path: Path
+) -> None:
+    """An attempt asks for what is missing, and CloudTrail may have lost a record between."""
+    origin = call(1, count=3, placed=1)
+    events = [origin, attempt(2, 1, origin, count=2, placed=1), attempt(3, 2, origin, placed=1)]
+    (tmp_path / "a.json").write_text(log(*(events[n] for n in seen)))
+    status, found, _ = history(tmp_path, "--offline")
+    assert (status, found["partly_placed"]) == (0, 0)
+    assert [(j["caller"], j["verdicts"]) for j in found["jobs"]] == [
+        ("events-rule", {"LAUNCHED": 1})
+    ]
+
+
+def test_a_call_that_is_placed_when_the_sdk_repeats_it_is_not_lost(tmp_path: Path) -> None:
+    token = "6f1c0000-0000-4000-8000-000000000000"  # noqa: S105 - no password
+    throttled = call(1, clientToken=token, error=("ThrottlingException", "Rate exceeded"))
+    failed, placed = call(2, clientToken=token), call(3, clientToken=token, placed=1)
+    (tmp_path / "a.json").write_text(log(throttled, failed, placed))
+    status, found, error = history(tmp_path, "--offline")
+    assert (status, found["records"], found["failed"], found["rejected"]) == (0, 3, 0, 1)
+    assert error == "1 run failed at first, and a retry or a repeated call started it.\n"
+
+
+def test_jobs_and_days_are_in_order(tmp_path: Path) -> None:
+    days = [NOW + timedelta(days=n) for n in range(5)]
+    events = [
+        *(call(n, rule="often", moment=days[n]) for n in (3, 1, 2)),
+        *(call(n, rule="seldom", moment=days[4], placed=n - 10) for n in (10, 11, 12, 13, 14)),
+        call(20, rule="rejected", moment=days[0], error=("AccessDenied", "no")),
+    ]
+    events[2]["detail"]["responseElements"]["failures"][0]["reason"] = "AGENT"
+    (tmp_path / "a.json").write_text(log(*events))
+    _, found, _ = history(tmp_path, "--offline")
+    assert [job["job"] for job in found["jobs"]] == ["often", "seldom", "rejected"]
+    often = found["jobs"][0]
+    assert (often["first"], often["last"]) == ("2026-11-24T00:01:30Z", "2026-11-26T00:01:30Z")
+    assert often["reasons"] == {CAPACITY: 2, "AGENT": 1}
+    assert (found["first"], found["last"]) == ("2026-11-24T00:01:30Z", "2026-11-27T00:01:30Z")
+    out = shown(tmp_path, "--offline")
+    assert re.search(r"often .* 3 +0 +0 +2026-11-24 +2026-11-26\n", out)
+    assert re.search(r"\nrejected +events-rule +1 +0 +0 +1 +- +-\n", out)
+    assert " in 5 days; 4 would" in out
 
 
 def test_a_call_that_an_sdk_repeats_is_one_run(tmp_path: Path) -> None:
@@ -483,6 +580,61 @@ def test_each_definition_is_read_once(name: str, reads: list[str]) -> None:
 HIDDEN = "launched.hidden-environment-rule"
 
 
+def test_each_call_gets_the_answers_of_its_own_definition() -> None:
+    """Two rules, two schedules, and a schedule that has changed since."""
+    names = (HIDDEN, "launched.hidden-environment-schedule")
+    events, definitions = [], {"Rules": [], "Schedules": []}  # type: ignore[var-annotated]
+    for name in names:
+        events.append(load_event(name))
+        text = json.dumps(definitions_of(name))
+        for kind, listed in json.loads(text).items():
+            definitions[kind] += listed
+    rule, schedule = definitions["Rules"][0]["Name"], definitions["Schedules"][0]["Name"]
+    for kind, name, event in (("Rules", rule, events[0]), ("Schedules", schedule, events[1])):
+        definitions[kind] += json.loads(json.dumps(definitions[kind][:1]).replace(name, "another"))
+        other = json.loads(json.dumps(event).replace(name, "another"))
+        other["detail"]["eventID"] = f"00000000-0000-0000-0000-{len(events):012}"
+        events.append(other)
+    with account(events, definitions):
+        _, found, error = history()
+    assert (found["would_retry"], error) == (4, "")
+    definitions["Rules"][1]["Targets"][0]["EcsParameters"]["TaskCount"] = 9
+    with account(events, definitions):
+        _, found, _ = history()
+    assert found["would_retry"] == 3
+
+
+def test_a_denied_look_up_says_nothing_of_the_next_one() -> None:
+    changed = definitions_of("launched.hidden-environment-schedule")
+    changed["Schedules"][0]["Target"]["EcsParameters"]["TaskCount"] = 9
+    events = [load_event(HIDDEN), load_event("launched.hidden-environment-schedule")]
+    with account(events, changed) as trail:
+        trail.refused = {"ListEventBuses": "AccessDeniedException"}
+        error = history()[2]
+    assert "1 lost run: the environment that CloudTrail hides was not looked up (you" in error
+    assert "Rules and schedules were read as they are now." in error
+
+
+def test_a_region_that_refuses_says_nothing_of_the_others(tmp_path: Path) -> None:
+    here = load_event(HIDDEN)
+    text = json.dumps(here).replace("eu-west-1", "cn-north-1").replace("arn:aws:", "arn:aws-cn:")
+    there = json.loads(text)
+    there["detail"]["eventID"] = "00000000-0000-0000-0000-000000000001"
+    (tmp_path / "a.json").write_text(log(there, here))
+    with account([], definitions_of(HIDDEN)) as trail:
+        trail.refused, trail.times = {"GetCallerIdentity": "InvalidClientTokenId"}, 1
+        _, found, error = history(tmp_path)
+    assert (found["failed"], found["would_retry"]) == (2, 1)
+    assert "1 lost run: the environment that CloudTrail hides was not looked up (AWS rej" in error
+
+
+def test_a_region_narrows_what_files_hold(tmp_path: Path) -> None:
+    elsewhere = json.loads(json.dumps(call(2)).replace("eu-west-1", "ap-southeast-2"))
+    (tmp_path / "a.json").write_text(log(call(1), call(3), elsewhere))
+    for region, records in {"eu-west-1": 2, "ap-southeast-2": 1, "us-east-1": 0}.items():
+        assert history(tmp_path, "--offline", "--region", region)[1]["records"] == records
+
+
 def test_offline_nothing_is_looked_up_and_the_verdict_says_so() -> None:
     with account(copies(HIDDEN, 2), definitions_of(HIDDEN)) as trail:
         status, found, error = history("--offline")
@@ -634,7 +786,9 @@ def test_requests_and_answers_are_those_of_botocores_model(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
-    monkeypatch.setattr(time, "monotonic", lambda: sum(waits))
+    # Each look at the clock is a tenth of a second later.
+    looks = itertools.count(1)
+    monkeypatch.setattr(time, "monotonic", lambda: sum(waits) + next(looks) / 10)
     client = boto3.client("cloudtrail", region_name="eu-west-1")
     answers = [looked_up(call(n)["detail"]) for n in (1, 2)]
     for answer in answers:
@@ -656,7 +810,7 @@ def test_requests_and_answers_are_those_of_botocores_model(
         stub.assert_no_pending_responses()
     assert pages == [answer["Events"] for answer in answers]
     # Half a second from page to page, and the doubled waits of each.
-    assert waits == [1, 0.5, 1, 2]
+    assert waits == pytest.approx([1, 0.4, 1, 2])
 
 
 def test_without_a_connection_nothing_is_waited_for() -> None:
@@ -683,7 +837,7 @@ def test_throttles_without_end_end_the_look() -> None:
     ("code", "problem"),
     [
         ("ExpiredTokenException", "your credentials have expired: log in again (`aws sso login`, "),
-        ("UnrecognizedClientException", "AWS does not take your credentials (Unrecogn"),
+        ("UnrecognizedClientException", "AWS rejects your credentials (Unrecogn"),
         ("AccessDeniedException", "you are not allowed to call LookupEvents: said AWS"),
         ("InvalidTimeRangeException", "LookupEvents: InvalidTimeRangeException: said AWS"),
     ],
@@ -726,6 +880,11 @@ def test_an_interrupt_prints_what_is_there(placed: int, status: int) -> None:
     assert " in 2 days" in out.splitlines()[-1]
 
 
+def test_an_interrupt_before_the_first_page_is_no_clean_history() -> None:
+    with account([at(1, hours=1)], errors={1: KeyboardInterrupt()}):
+        assert run_command(main) == (2, "", "history: interrupted, before anything was read\n")
+
+
 def test_an_interrupt_of_a_look_up_ends_the_look_ups() -> None:
     with account(copies(HIDDEN, 3), definitions_of(HIDDEN)) as trail:
         trail.refused = {"ListEventBuses": KeyboardInterrupt()}
@@ -755,7 +914,7 @@ def test_at_a_terminal_the_day_reached_is_shown(monkeypatch: pytest.MonkeyPatch)
 def test_an_account_without_a_call(capsys: pytest.CaptureFixture[str]) -> None:
     with account([]):
         assert main([]) == 0
-    assert capsys.readouterr().out == "No RunTask call in 90 days.\n"
+    assert capsys.readouterr().out == "Event history of eu-west-1\n\nNo RunTask call in 90 days.\n"
 
 
 def test_the_answers_of_ministack_have_the_shape_that_is_read() -> None:
@@ -798,12 +957,32 @@ def test_the_answers_of_ministack_have_the_shape_that_is_read() -> None:
             {},
             "[default]\nsso_session = x\nsso_account_id = 1\nsso_role_name = r\n"
             "[sso-session x]\nsso_region = eu-west-1\nsso_start_url = https://x.invalid\n",
-            "your credentials cannot be had (Error loading SSO Token: ",
+            "your credentials cannot be loaded (Error loading SSO Token: ",
         ),
         (
             {},
             "[default]\ncredential_process = false\n",
-            "your credentials cannot be had (Error when retrieving credentials from custom-process",
+            "your credentials cannot be loaded (Error when retrieving credentials from custom",
+        ),
+        (
+            {},
+            "[default]\ncredential_process = /nope/x\n",
+            "your credentials cannot be loaded ([Errno 2] No such file or directory: '/nope/x'",
+        ),
+        (
+            {},
+            "[default]\ncredential_process = echo hi\n",
+            "your profile, the environment (AWS_...) or AWS's answer cannot be used (JSONDecode",
+        ),
+        (
+            {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_ENDPOINT_URL": "no url"},
+            "",
+            "your profile, the environment (AWS_...) or AWS's answer cannot be used (ValueError:",
+        ),
+        (
+            {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "bad region"},
+            "",
+            "Provided region_name 'bad region' doesn't match a supported format: is the Region ",
         ),
     ],
 )
@@ -826,6 +1005,31 @@ def test_what_is_missing_is_said_in_a_line(
     assert (status, out) == (2, "")
     assert error.startswith(f"history: {problem}")
     assert error.count("\n") == 1
+    # What needs no account is judged all the same.
+    (tmp_path / "a.json").write_text(log(call(1)))
+    assert history(tmp_path / "a.json")[::2] == (1, "")
+    (tmp_path / "b.json").write_text(log(call(1), load_event(HIDDEN)))
+    status, found, error = history(tmp_path / "b.json")
+    assert (status, found["failed"], found["would_retry"]) == (1, 2, 1)
+    assert "1 lost run: the environment that CloudTrail hides was not looked up (" in error
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (EOFError(), "your profile asks for a code, and there is no terminal to enter it"),
+        (
+            MissingDependencyException(msg="no CRT"),
+            "your profile needs another package: uv run --with 'botocore[crt]' history",
+        ),
+        (KeyError("Events"), "your profile, the environment (AWS_...) or AWS's answer cannot be "),
+    ],
+)
+def test_what_a_profile_lacks_has_a_way_out(error: Exception, problem: str) -> None:
+    with account([at(1, hours=1)], errors={1: error}):
+        status, out, shown_error = run_command(main)
+    assert (status, out) == (2, "")
+    assert shown_error.startswith(f"history: {problem}")
 
 
 def test_a_profile_that_is_given_wins_over_one_that_does_not_exist(
@@ -868,6 +1072,37 @@ def test_a_broken_file_does_not_stop_the_rest(tmp_path: Path) -> None:
         assert line.startswith(f"history: {tmp_path / name}: {problem}")
     (tmp_path / "b.json.gz").write_bytes(gzip.compress(log(call(1, placed=1)).encode()))
     assert history(tmp_path, "--offline")[0] == 2
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "/x", "x\0y"])
+def test_a_name_that_no_file_can_have_stops_no_other(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(log(call(1)))
+    (tmp_path / "b.json").symlink_to("b" * 300)
+    status, found, error = history(tmp_path, name, "--offline")
+    assert (status, found["failed"]) == (1, 1)
+    assert len(error.splitlines()) == 2
+
+
+def test_without_standard_error_the_result_is_printed_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(log(call(1)))
+    command = f"{HISTORY} --offline --json {tmp_path} /none 2>/dev/full"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, check=False)  # noqa: S603, S607
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("-", "-"), "standard input can be read once"),
+        (("x", "--days", "99999"), "--days: CloudTrail's Event history has 90 days; log files, at"),
+        (("x", "--failures", ""), "argument --failures: it is empty"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: tuple[str, ...], problem: str) -> None:
+    status, out, error = run_command(main, *options, "--offline")
+    assert (status, out) == (2, "")
+    assert error.startswith(f"history: {problem}")
 
 
 def test_a_directory_without_log_files_is_no_history(tmp_path: Path) -> None:
@@ -998,7 +1233,7 @@ def test_the_days_narrow_what_files_hold(tmp_path: Path) -> None:
     assert " in 7 days; 1 would" in shown(tmp_path, "--offline", "--days", "7")
 
 
-@pytest.mark.parametrize("columns", [100, 60])
+@pytest.mark.parametrize("columns", [100, 60, 40])
 def test_the_table_fits(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     group: dict[str, Any] = {"startedBy": "x", "group": "a\x1b[31m" + "long-name-" * 20}
@@ -1008,8 +1243,9 @@ def test_the_table_fits(columns: int, tmp_path: Path, monkeypatch: pytest.Monkey
     out = shown(tmp_path, "--offline")
     assert max(map(len, out.splitlines())) <= columns
     assert "\x1b" not in out
-    assert "ap-southeast-2" in out
-    assert out.endswith("\n")
+    assert "\n123456789012, ap-southeast-2:\n" in out
+    assert ("caller" in out.splitlines()[2]) is (columns == 100)
+    assert "nightly" in out
 
 
 def test_it_prints_what_the_readme_shows(tmp_path: Path) -> None:
@@ -1019,6 +1255,7 @@ def test_it_prints_what_the_readme_shows(tmp_path: Path) -> None:
     out = shown(tmp_path, "--offline")
     assert "Capacity is unavailable at this time" in out
     assert "LEFT_ALONE: The stack leaves calls of airflow callers alone" in out
+    assert re.search(r"\n1\d lost runs of callers that see failures \(airflow, batch, cli", out)
     assert re.search(r"\d+ runs of \d+ jobs never started in \d+ days?", " ".join(out.split()))
 
 

@@ -20,7 +20,7 @@ from rehearsal import EVENTS, ROOT
 from rehearsal.cli import main
 from rehearsal.template import Stack
 from rehearsal.world import World
-from test_uncached import BENCH, REHEARSE
+from test_uncached import BENCH, HISTORY, REHEARSE
 
 # An audit hook writes down where the process connects to, and what names it looks up.
 WATCHER = """
@@ -131,6 +131,29 @@ def test_the_rehearsal_is_the_same_and_stays_here(
     command = ["-c", REHEARSE, str(EVENTS / f"{name}.json"), "--json", "--show-request"]
     here, there = run(command, {**os.environ}), run(command, hostile)
     assert (there.returncode, there.stdout, there.stderr) == (0, here.stdout, "")
+    assert_nobody_left(listener, tmp_path)
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_log_files_need_neither_a_profile_nor_a_network(
+    offline: bool, hostile: dict[str, str], listener: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    """Whatever hides nothing is judged, though the profile cannot even be opened."""
+    file = str(EVENTS / "launched.external-agent.json")
+    command = ["-c", HISTORY, file, "--json", *(["--offline"] if offline else [])]
+    here, there = run([*command, "--offline"], {**os.environ}), run(command, hostile)
+    assert json.loads(here.stdout)["would_retry"] == 1
+    assert (there.returncode, there.stdout, there.stderr) == (1, here.stdout, "")
+    assert_nobody_left(listener, tmp_path)
+
+
+def test_offline_nothing_is_looked_up_whatever_a_call_hides(
+    hostile: dict[str, str], listener: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    file = str(EVENTS / "launched.hidden-environment-rule.json")
+    done = run(["-c", HISTORY, file, "--json", "--offline"], hostile)
+    assert json.loads(done.stdout)["jobs"][0]["verdicts"] == {"NOT_REPLAYABLE": 1}
+    assert "(--offline)" in done.stderr
     assert_nobody_left(listener, tmp_path)
 
 

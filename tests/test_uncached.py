@@ -11,9 +11,11 @@ import pytest
 from rehearsal import ROOT
 
 REHEARSE = "from rehearsal.cli import main; raise SystemExit(main())"
+HISTORY = "from account.history import main; raise SystemExit(main())"
 BENCH = "from rehearsal.bench import main; raise SystemExit(main())"
 DESK = {
     "uv run rehearse": ["-c", REHEARSE, "events/launched.fargate-capacity-rule.json"],
+    "uv run history": ["-c", HISTORY, "events/unmatched.success.json", "--offline"],
     "uv run bench": ["-c", BENCH, "--runs", "1", "--jobs", "1"],
     "uv run pytest": ["-m", "pytest", "tests/test_backoff.py", "tests/test_handler.py"],
     "coverage run": ["-m", "coverage", "run", "-m", "pytest", "-n", "0", "tests/test_backoff.py"],

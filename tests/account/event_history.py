@@ -53,7 +53,7 @@ def event_history(
                 raise
             time.sleep(waits.pop(0))
             continue
-        yield page["Events"]
+        yield page["Events"]  # absent where it is not AWS that answers
         if not page.get("NextToken"):
             return
         wanted["NextToken"], waits = page["NextToken"], list(WAITS)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rehearsal.cli import Parser, positive, run
+from rehearsal.cli import Parser, positive, run, some_text
 from rehearsal.isolation import isolated
 
 # What the command may have to call. Nothing else is called; sts:GetCallerIdentity needs no policy.
@@ -50,14 +50,19 @@ README explains; UNMATCHED: the rule does not see it; FAILED: the function canno
 CloudTrail hides the environment, rules and schedules are read as they are now, in the account that
 your credentials are for. A stack reads them a minute or two after the call.
 
---json prints one object: the numbers of `records`, of runs that `failed` and were `partly_placed`,
-of `rejected` records, and of lost runs that the stack `would_retry`; the time of the `first` and
-`last` of the lost runs; and the same of all `jobs`, with `reasons` and `verdicts`.
+--json prints one object:
+  records        RunTask records, each once
+  failed         lost runs of which nothing started
+  partly_placed  lost runs of which some tasks started
+  rejected       records of calls that ECS rejected
+  would_retry    lost runs that the stack would have retried
+  first, last    when the first and the last of the lost runs were called; null if there are none
+  jobs           the same for each job and caller, with the `reasons` that ECS gave and the verdicts
 
-exit status:
+exit status, after an interrupt as well, for what was read:
   0  nothing was lost
   1  something was lost
-  2  the history, or some of it, could not be read, and nothing was lost in the rest
+  2  not all could be read, and nothing was lost in the rest
 
 It reads, and changes nothing. This policy is enough:
 {json.dumps(POLICY, indent=2)}
@@ -68,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit status (see `history --help`)."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if not options.files and options.days and options.days > 90:
-        parser.error("--days: CloudTrail's Event history has 90 days; give log files for more")
+    if options.days and options.days > (36500 if options.files else 90):
+        parser.error("--days: CloudTrail's Event history has 90 days; log files, at most 36500")
     if [str(path) for path in options.files].count("-") > 1:
         parser.error("standard input can be read once")
 
@@ -98,8 +103,9 @@ def _parser() -> Parser:
         nargs="*",
         metavar="FILE",
         help=(
-            "log files of CloudTrail (.json, .json.gz), directories of them, what `aws cloudtrail "
-            "lookup-events` prints, or - for standard input (default: the Event history)"
+            "log files of CloudTrail (.json, .json.gz; up to 64 MB each), directories of them, "
+            "what `aws cloudtrail lookup-events` prints, or - for standard input (default: the "
+            "Event history)"
         ),
     )
     parser.add_argument(
@@ -108,7 +114,9 @@ def _parser() -> Parser:
         metavar="N",
         help="how many days to look back (default: 90, or all that the files hold)",
     )
-    parser.add_argument("--region", help="the Region (default: your profile's)")
+    parser.add_argument(
+        "--region", help="the Region (default: your profile's, or all that the files hold)"
+    )
     parser.add_argument("--profile", help="the profile of the AWS CLI (default: the usual one)")
     parser.add_argument(
         "--offline",
@@ -120,7 +128,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--failures",
-        type=Path,
+        type=some_text,
         metavar="DIRECTORY",
         help="write the first failed call of each lost run into it, as an event for `rehearse`",
     )

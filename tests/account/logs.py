@@ -61,7 +61,11 @@ class Read:
 def files_in(paths: Iterable[Path]) -> Iterator[Path | Read]:
     """These files, and the log files below these directories; what is wrong with a directory."""
     for path in paths:
-        if path == STANDARD_INPUT or not path.is_dir():
+        try:
+            is_directory = path != STANDARD_INPUT and path.is_dir()
+        except OSError:  # reading it ends in the same, and is reported
+            is_directory = False
+        if not is_directory:
             yield path
             continue
         problems: list[OSError] = []
@@ -82,8 +86,12 @@ def _below(directory: Path, problems: list[OSError]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        # Regular files: a pipe would be waited for.
-        yield from (p for n in names if n.endswith(NAMES) and (p := folder / n).is_file())
+        for path in (folder / name for name in names if name.endswith(NAMES)):
+            try:
+                if path.is_file():  # a pipe would be waited for
+                    yield path
+            except OSError as problem:
+                problems.append(problem)
 
 
 def read_logs(files: Sequence[Path | Read]) -> Iterator[Read]:

@@ -1,7 +1,9 @@
 """Look back: read the records, judge the runs that were lost, and print what it comes to."""
 
 import argparse
+import contextlib
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +33,8 @@ TOO_DEEP = "it is nested too deeply"
 
 def look_back(options: argparse.Namespace) -> int:
     """Do what the options ask for, and print it. Returns the exit status; raises BadInput."""
+    # What is wrong with a profile is said here, in a line.
+    logging.getLogger("botocore").addHandler(logging.NullHandler())
     now = datetime.now(UTC)
     session, why_not = None, "--offline" if options.offline else ""
     if not options.files:
@@ -42,24 +46,27 @@ def look_back(options: argparse.Namespace) -> int:
             why_not = str(problem)
     look_ups = LookUps(session, why_not)
     if options.failures:
-        make_directory(options.failures)
+        make_directory(Path(options.failures))
     since = now - options.days * DAY if options.days else None
     with progress_bar() as progress:
         if session is None or options.files:
-            found = gather(from_files(options.files, progress), since)
+            found = gather(from_files(options.files, progress), since, options.region)
         else:
             since = since or now - MOST_DAYS * DAY
             found = gather(from_event_history(session, since, now, progress), since)
         jobs = judged(found.runs, look_ups, progress)
     notes = list(notes_on(jobs, found, look_ups))
     if options.json:
-        print(*map(printable, notes), sep="\n", end="\n" * bool(notes), file=sys.stderr)
+        for note in notes:
+            say(note)
         print(json.dumps(as_json(jobs), indent=2))
     else:
+        if session is not None and not options.files:
+            print(f"Event history of {session.region_name}\n")
         print(report(jobs, period_of(found, since, now, is_live=not options.files), notes))
     lost = [run for job in jobs for run in job.history.lost]
     if options.failures:
-        write_events(lost, options.failures)
+        write_events(lost, Path(options.failures))
     return 1 if lost else 2 * found.has_problems
 
 
@@ -72,8 +79,11 @@ class Found:
     is_interrupted: bool = False
 
 
-def gather(reads: Iterator[Read], since: datetime | None) -> Found:
-    """All runs since then. Says in a line each, at once, what cannot be read."""
+def gather(reads: Iterator[Read], since: datetime | None, region: str | None = None) -> Found:
+    """All runs since then, or all, in one Region or all. Says in a line each what cannot be read.
+
+    Raises BadInput if it is interrupted before it has a record.
+    """
     runs, has_problems = Runs(), False
     try:
         for read in reads:
@@ -82,7 +92,8 @@ def gather(reads: Iterator[Read], since: datetime | None) -> Found:
                 try:
                     if isinstance(event, BadInput):
                         raise event
-                    if since is None or moment_of(event) >= since:
+                    is_wanted = region in (None, event["region"])
+                    if is_wanted and (since is None or moment_of(event) >= since):
                         runs.add(event)
                 except (BadInput, NotAFailedCall) as problem:
                     problems.append(str(problem).partition(". Nothing was launched")[0])
@@ -91,8 +102,10 @@ def gather(reads: Iterator[Read], since: datetime | None) -> Found:
             if problems:
                 has_problems = True
                 more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
-                complain(f"{read.title}: {problems[0]}{more}")
-    except KeyboardInterrupt:
+                say(f"history: {read.title}: {problems[0]}{more}")
+    except KeyboardInterrupt as interrupt:
+        if not runs.records:
+            raise BadInput("interrupted, before anything was read") from interrupt
         return Found(runs, has_problems, is_interrupted=True)
     return Found(runs, has_problems)
 
@@ -155,7 +168,7 @@ def notes_on(jobs: Sequence[Judged], found: Found, look_ups: LookUps) -> Iterato
         calls = number(found.runs.unanswered, "call")
         yield f"Of {calls}, CloudTrail does not show the answer: what ECS placed is not known."
     if later := sum(job.count(LAUNCHED) for job in jobs):
-        yield f"{number(later, 'other run')} failed at first, and was started by a retry."
+        yield f"{number(later, 'run')} failed at first, and a retry or a repeated call started it."
     attended = [job for job in jobs if GROUPS.get(job.history.job.caller) == "ATTENDED"]
     if runs := sum(len(job.history.lost) for job in attended):
         callers = sorted({job.history.job.caller for job in attended if job.history.lost})
@@ -212,9 +225,10 @@ def write_events(runs: Iterable[Run], directory: Path) -> None:
             raise BadInput(f"--failures: {directory / name}.json: {why}") from error
 
 
-def complain(problem: str) -> None:
-    """One line for the person at the terminal."""
-    print(printable(f"history: {' '.join(problem.split())}"), file=sys.stderr)
+def say(text: str) -> None:
+    """One line on standard error. If it is closed, the result is printed all the same."""
+    with contextlib.suppress(OSError):
+        print(printable(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
 def progress_bar() -> Progress:

@@ -7,7 +7,6 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import ClientError
 from botocore.model import OperationModel
 
 from account.runs import run_task_shape
@@ -18,7 +17,6 @@ from retry_run_task.recover import Unread, recover
 from retry_run_task.request import NotExact
 from retry_run_task.settings import Settings
 from retry_run_task.source import not_recovered
-from retry_run_task.transient import transient
 
 # Reads of an account with many schedules are throttled: the SDK waits, for up to 20 s each time.
 TRIES = 10
@@ -28,13 +26,15 @@ CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": TRIES}
 class LookUps:
     """What the stack's function would look up, with the user's session, unless `why_not`.
 
-    `not_made` counts look-ups that were not made, by the reason, and `refused` those in vain.
+    `not_made` counts the look-ups that were not made, by the reason; `refused`, those that found
+    nothing to send.
     """
 
     def __init__(self, session: boto3.Session | None, why_not: str = "") -> None:
         self.not_made: Counter[str] = Counter()
         self.refused = 0
         self._session, self._why_not = session, why_not
+        self._why_not_in: dict[str, str] = {}
         self._clients: dict[tuple[str, str], Any] = {}
         self._account = ""
         self._denied = ""
@@ -45,14 +45,15 @@ class LookUps:
 
     def problem_with(self, launch: Launch, settings: Settings) -> NotExact | None:
         """Why the environments that a call hides cannot be recovered; None if they can."""
+        why = self._why_not or self._why_not_in.get(settings.region, "")
         try:
-            why = self._why_not or self._recover(launch, settings)
+            why = why or self._recover(launch, settings)
         except NotExact as problem:
             self.refused += 1
             return problem
         except (*ERRORS, BadInput) as error:
-            why = problem_of(error)
-            self.stop(why)  # the next one would end in the same
+            # The next one of the Region would end in the same.
+            why = self._why_not_in[settings.region] = problem_of(error)
         if not why:
             return None
         self.not_made[why] += 1
@@ -77,10 +78,9 @@ class LookUps:
             if self._denied:  # which the function would have reported as a denial of its own
                 return self._denied
             raise
-        if isinstance(found, Unread):  # in vain, after all its tries
-            self.stop(f"it ended in {found.error}")
-            return self._why_not
-        return ""
+        if isinstance(found, Unread):  # after all tries
+            self._why_not_in[settings.region] = f"it ended in {found.error}"
+        return self._why_not_in.get(settings.region, "")
 
     def _account_in(self, region: str) -> str:
         """That of the user's credentials, as AWS says in this Region's partition."""
@@ -91,7 +91,7 @@ class LookUps:
         return self._account
 
     def _client(self, service: str, region: str) -> Any:
-        """A client that asks for each answer but once: many calls hide what one definition has."""
+        """A client that makes no request twice: many calls hide what one definition has."""
         assert self._session is not None
         if (service, region) not in self._clients:
             client = client_of(self._session, service, region, CLIENT_CONFIG)
@@ -110,10 +110,7 @@ class LookUps:
         context: Mapping[str, Any],
         **_: object,
     ) -> None:
-        is_error = http_response.status_code >= 300
-        if is_error and transient(ClientError(parsed, model.name)):
-            return
-        if is_error and parsed["Error"].get("Code") in DENIED:
+        if http_response.status_code >= 300 and parsed["Error"].get("Code") in DENIED:
             self._denied = f"you are not allowed to call {model.name}"
         answers[context["look-up"]] = (http_response, parsed)
 

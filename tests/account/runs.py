@@ -51,7 +51,6 @@ class Failure:
     time: datetime
     event_id: str
     event: str
-    asked: int
     reasons: tuple[str, ...]
 
 
@@ -60,7 +59,8 @@ class Run:
     """What a caller asked for once: its own call, its SDK's repetitions, and a stack's attempts.
 
     `began` is attempt, time and eventID of the earliest of them, whose job it is. `tasks` are the
-    ARNs of all that ECS placed.
+    ARNs of all that ECS placed. An attempt asks for what is missing: the run `is_whole` as soon as
+    ECS has placed all of one call.
     """
 
     job: Job
@@ -68,12 +68,13 @@ class Run:
     records: int = 0
     rejected: int = 0
     is_answered: bool = False
+    is_whole: bool = False
     failures: list[Failure] = field(default_factory=list)
     tasks: set[str] = field(default_factory=set)
 
     @property
     def first(self) -> Failure:
-        """The first of its failures, which shows how many tasks were wanted."""
+        """The first of its failures."""
         return min(self.failures, key=attrgetter("attempt", "time", "event"))
 
     @property
@@ -84,7 +85,7 @@ class Run:
     @property
     def is_lost(self) -> bool:
         """Did fewer tasks start than were wanted?"""
-        return bool(self.failures) and len(self.tasks) < self.first.asked
+        return bool(self.failures) and not self.is_whole
 
 
 @dataclass(slots=True)
@@ -138,8 +139,8 @@ class Runs:
         is_answered = is_rejected or _is_answer(detail.get("responseElements"))
         failures = []
         if is_answered and not is_rejected and call.missing > 0:
-            text, asked = json.dumps(event, separators=(",", ":")), call.missing + len(call.tasks)
-            failures = [Failure(attempt, call.event_time, call.event_id, text, asked, call.reasons)]
+            text = json.dumps(event, separators=(",", ":"))
+            failures = [Failure(attempt, call.event_time, call.event_id, text, call.reasons)]
 
         is_addendum = record_id != call.event_id
         is_first = call.event_id not in self._seen and call.event_id not in self._addenda
@@ -164,7 +165,9 @@ class Runs:
         run.rejected += is_first and is_rejected
         run.is_answered |= is_answered
         run.failures += failures
-        run.tasks.update(() if is_rejected else call.tasks)
+        if is_answered and not is_rejected:
+            run.is_whole |= not failures
+            run.tasks.update(call.tasks)
 
     def jobs(self) -> list[History]:
         """Each job's history, those with the most lost runs first."""

@@ -26,22 +26,50 @@ INVALID = (
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
-# Whatever botocore raises of a profile, of the environment, or of what AWS answers. It leaves some
-# of what it reads to others: an address that is none, a process that prints no JSON.
-ERRORS = (BotoCoreError, ClientError, ValueError)
+# What botocore raises because of a profile, the environment, or an answer. It does not check all:
+# an address that is none, a program that is missing or prints something else, a code that cannot be
+# asked for without a terminal, an answer that is not AWS's.
+ERRORS = (BotoCoreError, ClientError, ValueError, OSError, EOFError, LookupError, AttributeError)
+
+
+PROBLEMS: dict[tuple[type[Exception], ...], str] = {
+    (exceptions.NoRegionError,): (
+        "no Region: give --region, or set one in your profile or AWS_REGION"
+    ),
+    (exceptions.NoCredentialsError, exceptions.PartialCredentialsError): (
+        f"no credentials: give --profile, or {LOG_IN}"
+    ),
+    (exceptions.ProfileNotFound,): (
+        "{error}: `aws configure list-profiles` names those that you have"
+    ),
+    (
+        exceptions.SSOError,
+        exceptions.TokenRetrievalError,
+        exceptions.CredentialRetrievalError,
+        OSError,
+    ): f"your credentials cannot be loaded ({{error}}): {LOG_IN}",
+    (exceptions.EndpointConnectionError, exceptions.InvalidRegionError): (
+        "{error}: is the Region right, and are you online?"
+    ),
+    (exceptions.MissingDependencyException,): (
+        "your profile needs another package: uv run --with 'botocore[crt]' history"
+    ),
+    (EOFError,): "your profile asks for a code, and there is no terminal to enter it",
+}
 
 
 def open_session(profile: str | None, region: str | None) -> boto3.Session:
-    """A session of the user's, with credentials; raises BadInput."""
+    """A session of the user's, with credentials that are good for now; raises BadInput."""
     # The AWS CLI reads AWS_REGION first; botocore reads AWS_DEFAULT_REGION alone.
     region = region or os.environ.get("AWS_REGION")
     try:
         session = boto3.Session(profile_name=profile, region_name=region)
-        has_credentials = session.get_credentials() is not None
+        credentials = session.get_credentials()
+        if credentials is None:
+            raise exceptions.NoCredentialsError
+        credentials.get_frozen_credentials()  # now, for it may ask for a code
     except ERRORS as error:
         raise BadInput(problem_of(error)) from error
-    if not has_credentials:
-        raise BadInput(problem_of(exceptions.NoCredentialsError()))
     return session
 
 
@@ -58,24 +86,17 @@ def client_of(
 
 def problem_of(error: Exception) -> str:
     """What is wrong, and the way out."""
-    match error:
-        case ClientError():
-            return _refusal(error)
-        case exceptions.NoRegionError():
-            return "no Region: give --region, or set one in your profile or AWS_REGION"
-        case exceptions.NoCredentialsError() | exceptions.PartialCredentialsError():
-            return f"no credentials: give --profile, or {LOG_IN}"
-        case exceptions.ProfileNotFound():
-            return f"{error}: `aws configure list-profiles` names those that you have"
-        case (
-            exceptions.SSOError()
-            | exceptions.TokenRetrievalError()
-            | exceptions.CredentialRetrievalError()
-        ):
-            return f"your credentials cannot be had ({error}): {LOG_IN}"
-        case exceptions.EndpointConnectionError() | exceptions.InvalidRegionError():
-            return f"{error}: is the Region right, and are you online?"
-    return str(error) or type(error).__name__
+    if isinstance(error, BadInput):
+        return str(error)
+    if isinstance(error, ClientError):
+        return _refusal(error)
+    for kinds, text in PROBLEMS.items():
+        if isinstance(error, kinds):
+            return text.format(error=str(error).rstrip("."))
+    if isinstance(error, BotoCoreError):
+        return str(error)
+    what = f"{type(error).__name__}: {error}"
+    return f"your profile, the environment (AWS_...) or AWS's answer cannot be used ({what})"
 
 
 def _refusal(error: ClientError) -> str:
@@ -85,7 +106,7 @@ def _refusal(error: ClientError) -> str:
     if code in EXPIRED:
         return f"your credentials have expired: {LOG_IN}"
     if code in INVALID:
-        return f"AWS does not take your credentials ({code}): {LOG_IN}"
+        return f"AWS rejects your credentials ({code}): {LOG_IN}"
     if code in DENIED:
         return f"you are not allowed to call {operation}: {message or code}"
     return f"{operation}: {code}: {message}"

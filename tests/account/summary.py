@@ -95,8 +95,7 @@ def report(jobs: Sequence[Judged], period: str, notes: Sequence[str]) -> str:
     parts = []
     for place in places:
         here = [j for j in shown if (j.history.job.account, j.history.job.region) == place]
-        parts += [f"{', '.join(place)}:"] * (len(places) > 1)
-        parts.append(_table(here))
+        parts += [f"{', '.join(place)}:", _table(here)]
         parts += [_details(job) for job in here if job.history.runs]
     whole = [job for job in jobs if job not in shown]
     if whole:

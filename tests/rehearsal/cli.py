@@ -187,11 +187,14 @@ def _parser() -> Parser:
         ),
     )
     parser.add_argument(
-        "--reason", type=_text, default=CAPACITY, help="the failures' reason (default: %(default)s)"
+        "--reason",
+        type=some_text,
+        default=CAPACITY,
+        help="the failures' reason (default: %(default)s)",
     )
     parser.add_argument(
         "--definitions",
-        type=_text,
+        type=some_text,
         action="append",
         default=[],
         metavar="FILE",
@@ -236,7 +239,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _text(text: str) -> str:
+def some_text(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty")
     return text
