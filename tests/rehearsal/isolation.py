@@ -42,7 +42,10 @@ def isolated() -> Iterator[None]:
     """The same for a while, where the user's own session is to be used as well."""
     with mock.patch.dict(os.environ):
         _strip()
-        yield
+        from botocore.loaders import Loader
+
+        with mock.patch.object(Loader, "CUSTOMER_DATA_PATH", os.devnull):
+            yield
 
 
 def _strip() -> None:
