@@ -244,12 +244,17 @@ def test_an_addendum_is_no_call_of_its_own_and_what_it_adds_counts(
         addendum_to(placed, 13),
         rejected := call(4, error=("ThrottlingException", "Rate exceeded")),
         addendum_to(rejected, 14),
+        thought_lost := call(5),
+        addendum_to(
+            thought_lost, 15, responseElements=call(5, placed=1)["detail"]["responseElements"]
+        ),
     ]
     (tmp_path / "a.json").write_text(log(*(events if is_late else reversed(events))))
     status, found, error = history(tmp_path, "--offline")
-    assert (status, error) == (1, "")
+    assert (status, error.count("\n")) == (1, 1)
+    assert error.startswith("1 run failed at first, and ")
     counts = ("records", "failed", "partly_placed", "rejected")
-    assert [found[key] for key in counts] == [4, 2, 0, 1]
+    assert [found[key] for key in counts] == [5, 2, 0, 1]
 
 
 def attempt(number: int, made: int, origin: Mapping[str, Any], **options: Any) -> dict[str, Any]:
@@ -273,14 +278,20 @@ def test_a_run_is_whole_when_all_of_an_attempt_is_placed(
     seen: tuple[int, ...], tmp_path: Path
 ) -> None:
     """An attempt asks for what is missing, and CloudTrail may have lost a record between."""
-    origin = call(1, count=3, placed=1)
-    events = [origin, attempt(2, 1, origin, count=2, placed=1), attempt(3, 2, origin, placed=1)]
+    origin = call(1, count=3, placed=1, startedBy=None)
+    origin["detail"]["userIdentity"].pop("invokedBy")
+    origin["detail"] |= {"userAgent": "AmazonEventBridgeScheduler", "sourceIPAddress": "3.2.1.0"}
+    own = {"startedBy": None}
+    events = [
+        origin,
+        attempt(2, 1, origin, count=2, placed=1, **own),
+        attempt(3, 2, origin, placed=1, **own),
+    ]
     (tmp_path / "a.json").write_text(log(*(events[n] for n in seen)))
     status, found, _ = history(tmp_path, "--offline")
     assert (status, found["partly_placed"]) == (0, 0)
-    assert [(j["caller"], j["verdicts"]) for j in found["jobs"]] == [
-        ("events-rule", {"LAUNCHED": 1})
-    ]
+    caller = "scheduler" if 0 in seen else "unknown"
+    assert [(j["caller"], j["verdicts"]) for j in found["jobs"]] == [(caller, {"LAUNCHED": 1})]
 
 
 def test_a_call_that_is_placed_when_the_sdk_repeats_it_is_not_lost(tmp_path: Path) -> None:
@@ -357,6 +368,15 @@ def played(world: World, event: dict[str, Any]) -> list[Mapping[str, Any]]:
         world.begin(event)
         world.run()
     return events
+
+
+def test_the_reasons_are_those_of_the_callers_own_call(tmp_path: Path) -> None:
+    origin = call(1)
+    later = attempt(2, 1, origin)
+    later["detail"]["responseElements"]["failures"] = [{"reason": "AGENT"}]
+    (tmp_path / "a.json").write_text(log(later, origin))
+    (job,) = history(tmp_path, "--offline")[1]["jobs"]
+    assert (job["records"], job["failed"], job["reasons"]) == (2, 1, {CAPACITY: 1})
 
 
 def test_tags_that_were_copied_from_an_attempt_make_no_attempt(tmp_path: Path) -> None:
@@ -578,6 +598,15 @@ def test_each_definition_is_read_once(name: str, reads: list[str]) -> None:
 
 
 HIDDEN = "launched.hidden-environment-rule"
+
+
+def test_without_a_connection_one_look_up_is_enough() -> None:
+    with account(copies(HIDDEN, 3), definitions_of(HIDDEN)) as trail:
+        trail.refused = {"ListEventBuses": EndpointConnectionError(endpoint_url="x")}
+        _, found, error = history()
+    assert trail.sent.count("eventbridge.ListEventBuses") == TRIES
+    assert found["jobs"][0]["verdicts"] == {"NOT_REPLAYABLE": 3}
+    assert "3 lost runs: the environment that CloudTrail hides was not looked up (it e" in error
 
 
 def test_each_call_gets_the_answers_of_its_own_definition() -> None:
@@ -1244,7 +1273,9 @@ def test_the_table_fits(columns: int, tmp_path: Path, monkeypatch: pytest.Monkey
     assert max(map(len, out.splitlines())) <= columns
     assert "\x1b" not in out
     assert "\n123456789012, ap-southeast-2:\n" in out
-    assert ("caller" in out.splitlines()[2]) is (columns == 100)
+    titles = ["job", "caller", "records", "failed", "partly", "rejected", "first", "last"]
+    narrow = ["job", "failed", "partly", "last"]
+    assert out.splitlines()[2].split() == (titles if columns == 100 else narrow)
     assert "nightly" in out
 
 

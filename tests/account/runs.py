@@ -21,7 +21,8 @@ from retry_run_task.request import NotExact, tags_in
 from retry_run_task.settings import Settings
 
 # Whoever makes a stack's attempts: CloudFormation names the role and the function after the stack
-# and what the template calls them; Lambda names the role's session after the function.
+# and what the template calls them (where that is too long, it cuts the stack's part: a guess);
+# Lambda names the role's session after the function.
 STACK = re.compile(
     r".*:assumed-role/([^/]*-RetryRunTaskRole(?:-[^/]*)?)/([^/]*-RetryRunTask(?:-[^/]*)?)"
 )
@@ -132,8 +133,7 @@ class Runs:
             return
         _, settings = stack_in(event["account"], event["region"])
         attempt, origin = attempt_of(call)
-        who = replace(call, caller_arn="") if attempt else call
-        name, kind = job_of(call) or UNKNOWN_JOB, caller_of(who, settings).kind
+        name, kind = job_of(call) or UNKNOWN_JOB, caller_of(call, settings).kind
         job = Job(settings.account, settings.region, name, kind)
         is_rejected = detail.get("errorCode") is not None
         is_answered = is_rejected or _is_answer(detail.get("responseElements"))
