@@ -1043,6 +1043,18 @@ def test_what_is_missing_is_said_in_a_line(
     assert "1 lost run: the environment that CloudTrail hides was not looked up (" in error
 
 
+def test_what_is_missing_is_one_line_of_the_process_as_well(tmp_path: Path) -> None:
+    """botocore would log it, with a traceback."""
+    (tmp_path / "config").write_text(
+        "[default]\nregion = eu-west-1\nsso_session = x\nsso_account_id = 1\nsso_role_name = r\n"
+        "[sso-session x]\nsso_region = eu-west-1\nsso_start_url = https://x.invalid\n"
+    )
+    variables = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "HOME": str(tmp_path)}
+    done = subprocess.run([HISTORY], env=os.environ | variables, capture_output=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+    assert done.stderr.startswith(b"history: your credentials cannot be loaded (")
+
+
 @pytest.mark.parametrize(
     ("error", "problem"),
     [
@@ -1163,6 +1175,7 @@ def test_a_record_that_cannot_be_read_is_reported(
     assert (status, found["records"], found["failed"]) == (1, 1, 1)
     assert error.startswith(f"history: {tmp_path / 'a.json'}: {problem}")
     assert error.endswith(" (and 1 more)\n")
+    assert "Nothing was launched" not in error  # which is for the function to say
     assert error.count("\n") == 1
 
 
@@ -1250,6 +1263,18 @@ def test_a_directory_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     command = (str(tmp_path / "a.json"), "--offline", "--failures", str(tmp_path / "a.json" / "x"))
     status, _, error = run_command(main, *command)
     assert (status, error) == (2, f"history: --failures: {command[-1]}: Not a directory\n")
+
+
+def test_callers_that_see_failures_are_named_with_their_lost_runs(tmp_path: Path) -> None:
+    failed = load_event("left-alone.airflow-operator")
+    placed = json.loads(json.dumps(failed))
+    placed["detail"] |= {
+        "eventID": "00000000-0000-0000-0000-000000000001",
+        "responseElements": {"tasks": [{"taskArn": "x"}]},
+    }
+    (tmp_path / "a.json").write_text(log(failed, placed, call(1)))
+    note = "1 lost run of callers that see failures (airflow): they may have started the task with"
+    assert note in shown(tmp_path, "--offline")
 
 
 def test_the_days_narrow_what_files_hold(tmp_path: Path) -> None:
