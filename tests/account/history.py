@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rehearsal.cli import Parser, positive, run, some_text
-from rehearsal.isolation import isolated
 
 # What the command may have to call. Nothing else is called; sts:GetCallerIdentity needs no policy.
 POLICY = {
@@ -79,11 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("standard input can be read once")
 
     def play() -> int:
-        with isolated():  # moto, by which patterns are matched, reads a profile when imported
-            from account.look_back import look_back
+        from account.look_back import look_back
+
         return look_back(options)
 
-    return run(parser.prog, play, isolated=bool(options.files and options.offline))
+    return run(parser.prog, play, isolated=False)
 
 
 def _parser() -> Parser:
