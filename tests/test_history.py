@@ -23,6 +23,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import EndpointConnectionError, MissingDependencyException
+from botocore.httpsession import URLLib3Session
 from botocore.stub import Stubber
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,11 +46,18 @@ from rehearsal.cloudtrail import run_task_event
 from rehearsal.pattern import _events, in_process
 from rehearsal.records import event_of, held_in, is_run_task, moment_of, parse, read_moment
 from rehearsal.template import Stack
-from rehearsal.world import World
+from rehearsal.world import World, stay_here
 
 HISTORY = Path(sys.executable).with_name("history")
 FARGATE = "launched.fargate-capacity-rule"
 CAPACITY = "Capacity is unavailable at this time. Please try again later"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of these profiles have credentials: what they would send stays here."""
+    monkeypatch.setattr(URLLib3Session, "send", stay_here)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
 def history(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, dict[str, Any], str]:

@@ -56,7 +56,7 @@ CLIENTS = (
 )
 
 
-def _stay_here(_: URLLib3Session, request: AWSPreparedRequest) -> None:
+def stay_here(_: URLLib3Session, request: AWSPreparedRequest) -> None:
     """Whatever moto has not answered would leave this machine."""
     raise EndpointConnectionError(endpoint_url=request.url)
 
@@ -143,7 +143,7 @@ class World:
         os.environ.update(self.stack.environment)
         self._clock = enter(time_machine.travel(self.now, tick=False))
         enter(mock.patch("time.sleep", self._sleep))
-        enter(mock.patch.object(URLLib3Session, "send", _stay_here))
+        enter(mock.patch.object(URLLib3Session, "send", stay_here))
         enter(mock_aws())  # forgets the session that boto3 has had
         session = boto3.Session()
         for moment in ("before", "after"):
