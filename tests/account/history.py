@@ -44,10 +44,13 @@ token, belong to the run that they began with. A call that ECS rejected is count
 caller saw an error.
 
 What the stack would have done is decided by the stack's own code, with the template's defaults.
-RETRY: it would have been retried. LAUNCHED: a retry has started it. Otherwise, the outcome that the
-README explains; UNMATCHED: the rule does not see it; FAILED: the function cannot read it. Where
-CloudTrail hides the environment, rules and schedules are read as they are now, in the account that
-your credentials are for. A stack reads them a minute or two after the call.
+  RETRY        it would have been retried
+  LAUNCHED     it is not lost: a retry, or a repeated call, has started it
+  UNMATCHED    the rule does not match the event
+  FAILED       the function cannot read the event
+  All others are outcomes, which the README explains.
+Where CloudTrail hides the environment, rules and schedules are read as they are now, in the account
+of your credentials. A stack reads them a minute or two after the call.
 
 --json prints one object:
   records        RunTask records, each once

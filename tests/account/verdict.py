@@ -18,7 +18,7 @@ RETRY = "RETRY"
 UNMATCHED = "UNMATCHED"
 FAILED = "FAILED"
 
-# The run's own attempts have started it.
+# A retry, or a repeated call, has started the run.
 LAUNCHED = "LAUNCHED"
 
 
