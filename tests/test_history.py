@@ -40,17 +40,16 @@ from account.runs import STACK, Runs
 from account.summary import as_json, judge
 from account.verdict import Verdict
 from conftest import NOW, enforcing, looked_up, run_command
-from rehearsal import EVENT_NAMES, EVENTS, load_definitions, load_event, policies, verdict_of
+from rehearsal import EVENT_NAMES, EVENTS, load_definitions, load_event, verdict_of
 from rehearsal.cli import main as rehearse
-from rehearsal.cloudtrail import run_task_event
 from rehearsal.pattern import _events, in_process
+from rehearsal.policies import CAPACITY
 from rehearsal.records import event_of, held_in, is_run_task, moment_of, parse, read_moment
 from rehearsal.template import Stack
 from rehearsal.world import World, stay_here
 
 HISTORY = Path(sys.executable).with_name("history")
 FARGATE = "launched.fargate-capacity-rule"
-CAPACITY = "Capacity is unavailable at this time. Please try again later"
 
 
 @pytest.fixture(autouse=True)
@@ -77,40 +76,10 @@ def log(*events: Mapping[str, Any]) -> str:
 
 
 def call(
-    number: int,
-    *,
-    count: int = 1,
-    placed: int = 0,
-    rule: str = "nightly",
-    moment: datetime = NOW,
-    error: tuple[str, str] | None = None,
-    **parameters: Any,
+    number: int, *, rule: str = "nightly", moment: datetime = NOW, **options: Any
 ) -> dict[str, Any]:
-    """The event of a rule's call with this number."""
-    tasks = [
-        {"taskArn": f"arn:aws:ecs:eu-west-1:123456789012:task/jobs/{number}-{n}"}
-        for n in range(placed)
-    ]
-    answer = {"tasks": tasks, "failures": [{"reason": CAPACITY}] * (count - placed)}
-    return run_task_event(
-        {
-            "cluster": "jobs",
-            "taskDefinition": "nightly:1",
-            "count": count,
-            "startedBy": f"events-rule/{rule}",
-        }
-        | parameters,
-        None if error else answer,
-        event_id=f"00000000-0000-0000-0000-{number:012}",
-        moment=moment,
-        region="eu-west-1",
-        account="123456789012",
-        role_arn="arn:aws:iam::123456789012:role/events",
-        session="5d41402abc4b2a76b9719d911017c592",
-        user_agent="events.amazonaws.com",
-        invoked_by="events.amazonaws.com",
-        error=error,
-    )
+    """The event of a rule's call with this number (see generate.rule_call)."""
+    return generate.rule_call(rule, f"00000000-0000-0000-0000-{number:012}", moment, **options)
 
 
 # What people hold.
@@ -144,7 +113,7 @@ FOUND = {
             "failed": 1,
             "partly_placed": 0,
             "rejected": 0,
-            "reasons": {policies.CAPACITY: 1},
+            "reasons": {CAPACITY: 1},
             "first": "2026-11-23T00:00:04Z",
             "last": "2026-11-23T00:00:04Z",
             "verdicts": {"RETRY": 1},
@@ -481,6 +450,8 @@ def account(
 
         def session(**given: Any) -> boto3.Session:
             made = make(**given)
+            if trail.credentials is not None:
+                made.get_credentials = lambda: trail.credentials  # type: ignore[method-assign]
             events: Any = made.events  # takes hooks that answer
             events.register("before-call.cloudtrail.LookupEvents", trail.answer)
             events.register_first("before-send", trail.count)  # moto's would be the last
@@ -506,6 +477,8 @@ class Trail:
         self.moments: list[float] = []
         self.asked: list[dict[str, Any]] = []
         self.sent: list[str] = []
+        # In place of the session's.
+        self.credentials: Any = None
         # Which other operations AWS refuses, with which code, and how often.
         self.refused: dict[str, str | BaseException] = {}
         self.times = 999
@@ -1081,6 +1054,15 @@ def test_what_a_profile_lacks_has_a_way_out(error: Exception, problem: str) -> N
     assert shown_error.startswith(f"history: {problem}")
 
 
+def test_a_code_is_asked_for_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for beside a progress bar would be overwritten by it."""
+    credentials = mock.Mock(**{"get_frozen_credentials.side_effect": EOFError()})
+    with account([at(1, hours=1)]) as trail:
+        monkeypatch.setattr(trail, "credentials", credentials)
+        assert run_command(main)[:2] == (2, "")
+    assert trail.asked == []
+
+
 def test_a_profile_that_is_given_wins_over_one_that_does_not_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1312,8 +1294,7 @@ def test_the_table_fits(columns: int, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "nightly" in out
 
 
-def test_it_prints_what_the_readme_shows(tmp_path: Path) -> None:
-    """The reasons, the verdicts with their sentences, and the sentence that matters."""
+def test_reasons_verdicts_and_the_sentence_are_printed(tmp_path: Path) -> None:
     events = [load_event(n) for n in EVENT_NAMES if n.partition(".")[0] != "exhausted"]
     (tmp_path / "a.json").write_text(log(*events))
     out = shown(tmp_path, "--offline")

@@ -29,6 +29,10 @@ CLIENT_CONFIG = Config(
 MOST_READ = 1000
 
 
+# What services call a request that IAM does not allow.
+DENIED = ("AccessDeniedException", "AccessDenied")
+
+
 @dataclass(frozen=True, slots=True)
 class Unread:
     """A look-up ended in an error that passes: what is hidden can be looked up later."""
@@ -58,8 +62,7 @@ def recover(
     except (ClientError, BotoCoreError) as error:
         if name := transient(error):
             return Unread(name)
-        denied = ("AccessDeniedException", "AccessDenied")
-        if not isinstance(error, ClientError) or error.response["Error"]["Code"] not in denied:
+        if not isinstance(error, ClientError) or error.response["Error"]["Code"] not in DENIED:
             raise
         action = f"{'events' if is_rule else 'scheduler'}:{error.operation_name}"
         raise not_recovered(

@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from rehearsal.callers import RULES_SERVICE
 from rehearsal.cloudtrail import run_task_event
+from rehearsal.policies import CAPACITY
 from retry_run_task.failed_call import write_time
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
@@ -22,7 +24,6 @@ DAYS = 90
 RUN_TASK_SHARE = 0.01
 RECORDS_A_FILE = (200, 2000)
 
-CAPACITY = "Capacity is unavailable at this time. Please try again later"
 THROTTLED = ("ThrottlingException", "Rate exceeded")
 
 # Some of other services' calls.
@@ -99,33 +100,55 @@ def run_task_record(
     elif fate < job.failed + job.partly_placed + job.rejected:
         contents["rejected"] += 1
         error = THROTTLED
-    cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/jobs"
-    task = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task/jobs"
-    answer = {
-        "tasks": [{"taskArn": f"{task}/{dice.getrandbits(128):032x}"} for _ in range(placed)],
-        "failures": [{"reason": CAPACITY}] * (job.count - placed),
+    identifier = _identifier(dice)
+    event = rule_call(
+        job.rule,
+        identifier,
+        moment,
+        count=job.count,
+        placed=placed,
+        error=error,
+        launchType="FARGATE",
+    )
+    detail: dict[str, Any] = event["detail"]
+    return detail
+
+
+def rule_call(
+    rule: str,
+    event_id: str,
+    moment: datetime,
+    *,
+    count: int = 1,
+    placed: int = 0,
+    error: tuple[str, str] | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """The event of a rule's call, of whose tasks ECS has `placed` some, or which it rejected."""
+    home = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
+    defined = {
+        "cluster": f"{home}:cluster/jobs",
+        "taskDefinition": f"{home}:task-definition/{rule}:42",
+        "count": count,
+        "startedBy": f"events-rule/{rule}"[:36],
     }
-    event = run_task_event(
-        {
-            "cluster": cluster,
-            "taskDefinition": f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{job.rule}:42",
-            "count": job.count,
-            "launchType": "FARGATE",
-            "startedBy": f"events-rule/{job.rule}"[:36],
-        },
+    answer = {
+        "tasks": [{"taskArn": f"{home}:task/jobs/{event_id}-{n}"} for n in range(placed)],
+        "failures": [{"reason": CAPACITY}] * (count - placed),
+    }
+    return run_task_event(
+        defined | parameters,
         None if error else answer,
-        event_id=_identifier(dice),
+        event_id=event_id,
         moment=moment,
         region=REGION,
         account=ACCOUNT,
         role_arn=f"arn:aws:iam::{ACCOUNT}:role/events",
         session="5d41402abc4b2a76b9719d911017c592",
-        user_agent="events.amazonaws.com",
-        invoked_by="events.amazonaws.com",
+        user_agent=RULES_SERVICE,
+        invoked_by=RULES_SERVICE,
         error=error,
     )
-    detail: dict[str, Any] = event["detail"]
-    return detail
 
 
 def _other(dice: random.Random, moment: datetime) -> dict[str, Any]:

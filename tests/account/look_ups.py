@@ -10,10 +10,10 @@ from botocore.config import Config
 from botocore.model import OperationModel
 
 from account.runs import run_task_shape
-from account.session import DENIED, ERRORS, client_of, problem_of
+from account.session import ERRORS, client_of, problem_of
 from rehearsal.records import BadInput
 from retry_run_task.decision import Launch
-from retry_run_task.recover import Unread, recover
+from retry_run_task.recover import DENIED, Unread, recover
 from retry_run_task.request import NotExact
 from retry_run_task.settings import Settings
 from retry_run_task.source import not_recovered

@@ -9,22 +9,20 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rehearsal.records import BadInput
+from retry_run_task.recover import DENIED
 
 LOG_IN = "log in again (`aws sso login`, or however you get credentials)"
 
-# What AWS and botocore call credentials that are no good any more (IAM, "Common error types", and
-# what STS and SSO add).
-EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired")
+# What the services called here say of credentials that are no good (any more): the "Common error
+# types" of their API references, in the names of JSON services and of STS. (That these are all is a
+# guess: any other error is shown as it is.)
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 INVALID = (
     "InvalidClientTokenId",
     "UnrecognizedClientException",
-    "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
     "InvalidSignatureException",
-    "AuthFailure",
 )
-DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
-
 
 # What botocore raises because of a profile, the environment, or an answer. It does not check all:
 # an address that is none, a program that is missing or prints something else, a code that cannot be
