@@ -686,7 +686,7 @@ def test_files_are_judged_as_far_as_the_credentials_go(
         (
             "ListEventBuses",
             "AccessDeniedException",
-            "you are not allowed to call ListEventBuses)",
+            "you are not allowed to call events:ListEventBuses)",
         ),
         ("ListTargetsByRule", "ExpiredTokenException", "your credentials have expired: log in "),
         ("GetCallerIdentity", "ExpiredToken", "your credentials have expired: log in "),
@@ -848,7 +848,7 @@ def test_throttles_without_end_end_the_look() -> None:
     [
         ("ExpiredTokenException", "your credentials have expired: log in again (`aws sso login`, "),
         ("UnrecognizedClientException", "AWS rejects your credentials (Unrecogn"),
-        ("AccessDeniedException", "you are not allowed to call LookupEvents: said AWS"),
+        ("AccessDeniedException", "you are not allowed to call cloudtrail:LookupEvents: said AWS"),
         ("InvalidTimeRangeException", "LookupEvents: InvalidTimeRangeException: said AWS"),
     ],
 )

@@ -1,6 +1,5 @@
 """The template as SAM translates it: what would be deployed is what the README promises."""
 
-import copy
 import importlib
 import json
 import re
@@ -16,9 +15,8 @@ import boto3
 import pytest
 from moto import mock_aws
 from moto.cloudformation.parsing import get_model_map
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
 
+import deployed_account
 from conftest import NOW, uv
 from rehearsal import ROOT, load_event
 from rehearsal.iam import as_list
@@ -42,19 +40,14 @@ SWITCHES = {
     "ClusterArns": "arn:aws:ecs:eu-west-1:123456789012:cluster/jobs",
     "TaskDefinitionArns": "arn:aws:ecs:eu-west-1:123456789012:task-definition/nightly:*",
     "PassRoleArns": "arn:aws:iam::123456789012:role/nightly-*",
-    "PowertoolsLayerArn": "arn:aws:lambda:eu-west-1:123456789012:layer:powertools:1",
+    "PowertoolsLayerArn": deployed_account.LAYER,
 }
 
 
 @pytest.fixture(scope="module")
 def translated(stack: Stack) -> dict[str, Any]:
     """What CloudFormation gets to see, after `sam package` has put the code in a bucket."""
-    source = copy.deepcopy(stack.source)
-    for name in ("RetryRunTask", "Notify"):
-        source["Resources"][name]["Properties"]["CodeUri"] = "s3://code/functions.zip"
-    with mock.patch.dict("os.environ", AWS_DEFAULT_REGION=stack.region):
-        translation: dict[str, Any] = Translator({}, Parser()).translate(source, {})
-    return translation
+    return deployed_account.translated(stack.region)
 
 
 @pytest.fixture
@@ -430,7 +423,7 @@ def test_each_permission_has_its_reason_beside_it(role_id: str) -> None:
 
 # A smoke test: moto's CloudFormation makes the stack, and takes it away again.
 
-# For these a log group stands in, which has a name and an ARN as well.
+# For these a log group stands in (deployed_account.adapted).
 UNKNOWN_TO_MOTO = {
     "AWS::CloudWatch::Alarm",
     "AWS::Events::EventBusPolicy",
@@ -441,25 +434,6 @@ UNKNOWN_TO_MOTO = {
     "AWS::SQS::QueuePolicy",
     "AWS::Scheduler::ScheduleGroup",
 }
-
-
-def adapted(translated: dict[str, Any]) -> dict[str, Any]:
-    """The translated template, without what moto can not do."""
-    # Ref of a bus gives a Python object, not the bus's name.
-    text = json.dumps(translated).replace(
-        '{"Ref": "OutcomeBus"}', '{"Fn::GetAtt": ["OutcomeBus", "Name"]}'
-    )
-    text = text.replace("{{resolve:ssm:${PowertoolsLayer}}}", "${PowertoolsLayer}")
-    template: dict[str, Any] = json.loads(text)
-    # An archive's pattern has to be a string.
-    archive = template["Resources"]["DeadLetterArchive"]["Properties"]
-    archive["EventPattern"] = json.dumps(archive["EventPattern"])
-    # Dynamic references are not resolved: the fixture's layer stands in for what they would give.
-    template["Parameters"]["PowertoolsLayer"]["Default"] = SWITCHES["PowertoolsLayerArn"]
-    for resource in template["Resources"].values():
-        if resource["Type"] not in get_model_map():
-            resource["Type"] = "AWS::Logs::LogGroup"
-    return template
 
 
 def what_is_there() -> dict[str, list[Any]]:
@@ -483,13 +457,7 @@ def account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An account with the code in a bucket, and a layer."""
     monkeypatch.setenv("AWS_DEFAULT_REGION", stack.region)
     with mock_aws():
-        s3, here = boto3.client("s3"), {"LocationConstraint": stack.region}
-        s3.create_bucket(Bucket="code", CreateBucketConfiguration=here)
-        s3.put_object(Bucket="code", Key="functions.zip", Body=b"code")
-        layer = boto3.client("lambda").publish_layer_version(
-            LayerName="powertools", Content={"ZipFile": b"code"}
-        )
-        assert layer["LayerVersionArn"] == SWITCHES["PowertoolsLayerArn"]
+        deployed_account.prepare(stack.region)
         yield
 
 
@@ -501,13 +469,7 @@ def test_the_stack_is_made_and_goes_without_a_trace(
     assert kinds(translated["Resources"]) - get_model_map().keys() == UNKNOWN_TO_MOTO
     before = what_is_there()
     cloudformation, named = boto3.client("cloudformation"), {"StackName": stack.name}
-    cloudformation.create_stack(
-        **named,
-        TemplateBody=json.dumps(adapted(translated)),
-        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
-        Capabilities=["CAPABILITY_IAM"],
-    )
-    (made,) = cloudformation.describe_stacks(**named)["Stacks"]
+    made = deployed_account.create_stack(stack.name, stack.region, given)
     assert made["StackStatus"] == "CREATE_COMPLETE"
     summaries = cloudformation.list_stack_resources(**named)["StackResourceSummaries"]
     expected = Stack(given).resources.keys() | MADE_BY_SAM.keys()

@@ -1,19 +1,16 @@
 """Look back: read the records, judge the runs that were lost, and print what it comes to."""
 
 import argparse
-import contextlib
 import json
 import logging
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import boto3
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from account.event_history import CLIENT_CONFIG, MOST_DAYS, event_history
 from account.logs import Read, events_in, files_in, read_logs
@@ -21,9 +18,10 @@ from account.look_ups import LookUps
 from account.runs import Failure, Run, Runs
 from account.session import ERRORS, client_of, open_session, problem_of
 from account.summary import Judged, as_json, judge, report
+from account.terminal import progress_bar, say
 from account.verdict import FAILED, LAUNCHED, Verdict, verdict_on
 from rehearsal.records import BadInput, held_in, moment_of
-from rehearsal.show import number, printable
+from rehearsal.show import number
 from retry_run_task.caller import GROUPS
 from retry_run_task.failed_call import NotAFailedCall
 
@@ -223,22 +221,3 @@ def write_events(runs: Iterable[Run], directory: Path) -> None:
         except (OSError, RecursionError) as error:
             why = getattr(error, "strerror", TOO_DEEP)
             raise BadInput(f"--failures: {directory / name}.json: {why}") from error
-
-
-def say(text: str) -> None:
-    """One line on standard error. If it is closed, the result is printed all the same."""
-    with contextlib.suppress(OSError):
-        print(printable(" ".join(text.split())), file=sys.stderr, flush=True)
-
-
-def progress_bar() -> Progress:
-    """How far it is, at a terminal: the day or the work, a bar, and an estimate."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )

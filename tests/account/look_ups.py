@@ -10,17 +10,21 @@ from botocore.config import Config
 from botocore.model import OperationModel
 
 from account.runs import run_task_shape
-from account.session import ERRORS, client_of, problem_of
+from account.session import DENIALS, ERRORS, action_of, client_of, problem_of
 from rehearsal.records import BadInput
 from retry_run_task.decision import Launch
-from retry_run_task.recover import DENIED, Unread, recover
+from retry_run_task.recover import Unread, recover
 from retry_run_task.request import NotExact
 from retry_run_task.settings import Settings
-from retry_run_task.source import not_recovered
+from retry_run_task.source import hidden_environments
 
 # Reads of an account with many schedules are throttled: the SDK waits, for up to 20 s each time.
 TRIES = 10
 CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
+
+
+class NotLookedUp(NotExact):
+    """What is hidden could perhaps be recovered: nobody has looked."""
 
 
 class LookUps:
@@ -57,7 +61,8 @@ class LookUps:
         if not why:
             return None
         self.not_made[why] += 1
-        return not_recovered(launch.asked, f"was not looked up: {why}")
+        hidden = hidden_environments(launch.asked)[0]
+        return NotLookedUp(hidden, f"is hidden by CloudTrail, and was not looked up: {why}")
 
     def _recover(self, launch: Launch, settings: Settings) -> str:
         """Why they could not be looked up; empty if they are recovered. Raises NotExact."""
@@ -110,8 +115,8 @@ class LookUps:
         context: Mapping[str, Any],
         **_: object,
     ) -> None:
-        if http_response.status_code >= 300 and parsed["Error"].get("Code") in DENIED:
-            self._denied = f"you are not allowed to call {model.name}"
+        if http_response.status_code >= 300 and parsed["Error"].get("Code") in DENIALS:
+            self._denied = f"you are not allowed to call {action_of(model)}"
         answers[context["look-up"]] = (http_response, parsed)
 
 

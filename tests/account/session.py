@@ -7,9 +7,20 @@ import boto3
 from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.model import OperationModel
 
 from rehearsal.records import BadInput
 from retry_run_task.recover import DENIED
+
+# What services call a request that IAM does not allow; the last one is SNS's.
+DENIALS = (*DENIED, "AuthorizationError")
+
+# Where IAM's name of an action is not service and operation (Service Authorization Reference).
+SERVICES = {"monitoring": "cloudwatch"}
+ACTIONS = {
+    "lambda:GetLayerVersionByArn": "lambda:GetLayerVersion",
+    "lambda:Invoke": "lambda:InvokeFunction",
+}
 
 LOG_IN = "log in again (`aws sso login`, or however you get credentials)"
 
@@ -77,9 +88,32 @@ def client_of(
     """A client in this Region, or the session's; raises BadInput."""
     make: Any = session.client  # it has a signature for each service
     try:
-        return make(service, region_name=region, config=config)
+        client = make(service, region_name=region, config=config)
     except ERRORS as error:
         raise BadInput(problem_of(error)) from error
+    client.meta.events.register("after-call", _name_the_action)
+    return client
+
+
+def account_of(session: boto3.Session) -> str:
+    """The account of the session's credentials, twelve digits; raises BadInput."""
+    try:
+        account: str = client_of(session, "sts").get_caller_identity()["Account"]
+    except ERRORS as error:
+        raise BadInput(problem_of(error)) from error
+    return account
+
+
+def action_of(model: OperationModel) -> str:
+    """The action that a policy has to allow for this operation, such as `events:ListRules`."""
+    service = str(model.service_model.signing_name)
+    action = f"{SERVICES.get(service, service)}:{model.name}"
+    return ACTIONS.get(action, action)
+
+
+def is_denial(error: Exception) -> bool:
+    """Does IAM not allow the call?"""
+    return isinstance(error, ClientError) and error.response["Error"].get("Code") in DENIALS
 
 
 def problem_of(error: Exception) -> str:
@@ -97,6 +131,18 @@ def problem_of(error: Exception) -> str:
     return f"your profile, the environment (AWS_...) or AWS's answer cannot be used ({what})"
 
 
+def denial_of(error: ClientError) -> str:
+    """What IAM does not allow, by the name of the action."""
+    details: dict[str, Any] = {**error.response["Error"]}
+    return f"you are not allowed to call {details.get('Action', error.operation_name)}"
+
+
+def _name_the_action(parsed: Any, model: OperationModel, **_: object) -> None:
+    """In an error, what a policy has to allow: AWS's own message does not always say so."""
+    if "Error" in parsed:
+        parsed["Error"]["Action"] = action_of(model)
+
+
 def _refusal(error: ClientError) -> str:
     code = error.response["Error"].get("Code", "")
     message = error.response["Error"].get("Message", "")
@@ -105,6 +151,6 @@ def _refusal(error: ClientError) -> str:
         return f"your credentials have expired: {LOG_IN}"
     if code in INVALID:
         return f"AWS rejects your credentials ({code}): {LOG_IN}"
-    if code in DENIED:
-        return f"you are not allowed to call {operation}: {message or code}"
+    if is_denial(error):
+        return f"{denial_of(error)}: {message or code}"
     return f"{operation}: {code}: {message}"

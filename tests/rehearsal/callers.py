@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import botocore.session
-from botocore.model import Shape, StructureShape
+from botocore.model import ListShape, Shape, StructureShape
 
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.policies import CAPACITY
@@ -26,6 +26,9 @@ RULES_SERVICE = "events.amazonaws.com"
 
 # What AWS shows of the flags that a definition does not state (a record of a rule's call).
 FLAGS = {"enableECSManagedTags": False, "enableExecuteCommand": False}
+
+# Members that whatever is filled in as a whole may have.
+FILLED_IN = ("containerOverrides", "environment", "name", "value")
 
 # What GetSchedule shows and CreateSchedule does not take.
 SHOWN_ONLY = ("Arn", "CreationDate", "LastModificationDate", "ResponseMetadata")
@@ -132,7 +135,7 @@ def schedule(name: str, group: str = "default") -> Definition:
 
 def parameters_of(definition: Definition, run_task: StructureShape) -> dict[str, Any]:
     """The whole request: what the target defines, filled in, and what AWS adds to it."""
-    request: dict[str, Any] = FLAGS | filled(request_of(definition, run_task))
+    request: dict[str, Any] = FLAGS | filled(request_of(definition, run_task), run_task)
     if not definition.is_universal:
         prefix = RULE_PREFIX if definition.is_rule else SCHEDULE_PREFIX
         request["startedBy"] = f"{prefix}{definition.name}"[:36]
@@ -165,12 +168,22 @@ def failed_call_of(
     )
 
 
-def filled(value: Any) -> Any:
-    """The value with some text for all that is filled in when a definition fires."""
+def filled(value: Any, shape: Shape) -> Any:
+    """The value with something of its shape for all that is filled in when a definition fires."""
     if isinstance(value, AnyText):
-        return "filled in".join(value.parts or ("", ""))
-    if isinstance(value, list):
-        return [filled(item) for item in value]
-    if isinstance(value, Mapping):
-        return {name: filled(member) for name, member in value.items()}
+        return "filled in".join(value.parts) if value.parts else _anything(shape)
+    if isinstance(shape, ListShape):
+        return [filled(item, shape.member) for item in value]
+    if isinstance(shape, StructureShape):
+        return {name: filled(member, shape.members[name]) for name, member in value.items()}
     return value
+
+
+def _anything(shape: Shape) -> Any:
+    """A value of the shape; an override of everything has a container with an environment."""
+    if isinstance(shape, ListShape):
+        return [_anything(shape.member)]
+    if isinstance(shape, StructureShape):
+        wanted = {*shape.metadata.get("required", []), *FILLED_IN} & shape.members.keys()
+        return {name: _anything(shape.members[name]) for name in sorted(wanted)}
+    return {"string": "filled in", "integer": 1}.get(shape.type_name, False)
