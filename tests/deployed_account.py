@@ -1,25 +1,30 @@
 """A user's account: the stack deployed by moto's CloudFormation, a trail, jobs and their roles."""
 
+import ast
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
 import boto3
 from botocore.model import OperationModel
 from ministack.services import eventbridge
 from moto.cloudformation.parsing import get_model_map
+from moto.ecs.models import ecs_backends
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 from account.session import action_of
-from conftest import NOW
+from conftest import NOW, looked_up
 from rehearsal.iam import allowed
 from rehearsal.pattern import in_process
+from rehearsal.records import read_moment
 from rehearsal.template import Stack
 from rehearsal.world import World
 
@@ -85,45 +90,79 @@ def create_stack(name: str, region: str, parameters: Mapping[str, str]) -> dict[
     return dict(made)
 
 
-# What the user's account answers in place of moto: see the methods of UserAccount.
+# What the account answers in place of moto, given the parameters of the operation.
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+# How long CloudTrail takes to show a call in its Event history.
+EVENT_HISTORY_LATENCY = timedelta(minutes=5)
+INVOCATION = "00000000-0000-0000-0000-0000000000aa"
 
 
 class UserAccount:
     """What a user's session meets: moto's services, and here what moto lacks or has wrong.
 
     `stack` is the deployed one, as DescribeStacks has it. `refused` are operations that AWS
-    refuses, with the error's code, and `sent` the actions of all requests.
+    refuses, with the error's code, and `sent` the actions of all requests. A function that is
+    invoked is the world's, and the user's RunTask calls are answered by the world's ECS.
     """
 
     def __init__(self, world: World, parameters: Mapping[str, str]) -> None:
-        self.world, region = world, world.stack.region
-        self.refused: dict[str, str] = {}
+        self.world = world
+        self.refused: dict[str, str | Exception] = {}
         self.sent: list[str] = []
         self.answers: dict[str, Answer] = {
-            "SimulatePrincipalPolicy": self.simulate,
+            "SimulatePrincipalPolicy": self._simulate,
             "GetLayerVersionByArn": lambda _: {"LayerVersionArn": LAYER},
+            "Invoke": self._invoke,
+            "FilterLogEvents": self._filter_log_events,
+            "LookupEvents": self._lookup_events,
         }
-        prepare(region)
-        self.stack = create_stack(world.stack.name, region, parameters)
-        self._complete()
+        self._calls: list[tuple[datetime, dict[str, Any]]] = []
+        self._stop_listening = mock.patch.object(world, "publish", self._published(world.publish))
+        prepare(world.stack.region)
+        self.stack = create_stack(world.stack.name, world.stack.region, parameters)
+        self._complete(parameters)
 
     def output(self, name: str) -> str:
+        """An output of the stack."""
         (value,) = (o["OutputValue"] for o in self.stack["Outputs"] if o["OutputKey"] == name)
         return str(value)
 
     def resource(self, logical_id: str) -> str:
         """The physical name of a resource."""
-        cloudformation = boto3.client("cloudformation")
-        found = cloudformation.list_stack_resources(StackName=self.stack["StackName"])
+        pages = boto3.client("cloudformation").list_stack_resources(
+            StackName=self.stack["StackName"]
+        )
         (name,) = (
-            each["PhysicalResourceId"]
-            for each in found["StackResourceSummaries"]
-            if each["LogicalResourceId"] == logical_id
+            resource["PhysicalResourceId"]
+            for resource in pages["StackResourceSummaries"]
+            if resource["LogicalResourceId"] == logical_id
         )
         return str(name)
 
-    def _complete(self) -> None:
+    def define_task(self, name: str, **given: Any) -> None:
+        """A task definition, such as `nightly:42`, with the roles `task` and `execution`."""
+        family, _, revision = name.partition(":")
+        roles = "arn:aws:iam::123456789012:role/"
+        definition = {
+            "containerDefinitions": [{"name": "main", "image": "main", "cpu": 1, "memory": 1}],
+            "taskRoleArn": f"{roles}task",
+            "executionRoleArn": f"{roles}execution",
+        }
+        boto3.client("ecs").register_task_definition(family=family, **definition | given)
+        known = ecs_backends[self.world.stack.account][self.world.stack.region].task_definitions
+        (registered,) = known[family].values()
+        registered.revision = int(revision or 1)
+        registered.arn = registered.arn.rpartition(":")[0] + f":{registered.revision}"
+        known[family] = {registered.revision: registered}
+
+    def allow(self, role: str, statements: Sequence[Mapping[str, Any]]) -> None:
+        """A role with these statements."""
+        iam, policy = boto3.client("iam"), {"Version": "2012-10-17", "Statement": statements}
+        iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
+        iam.put_role_policy(RoleName=role, PolicyName="p", PolicyDocument=json.dumps(policy))
+
+    def _complete(self, parameters: Mapping[str, str]) -> None:
         """What moto's CloudFormation leaves out."""
         client, name = boto3.client("lambda"), self.output("FunctionName")
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
@@ -133,70 +172,141 @@ class UserAccount:
             Layers=[LAYER],
         )
         boto3.client("scheduler").create_schedule_group(Name=self.output("ScheduleGroupName"))
-        if any(
-            p["ParameterKey"] == "NotificationEmail" and p["ParameterValue"]
-            for p in self.stack["Parameters"]
-        ):
-            self.subscribe()
+        if address := parameters.get("NotificationEmail"):
+            topic = self.output("NotificationTopicArn")
+            boto3.client("sns").subscribe(TopicArn=topic, Protocol="email", Endpoint=address)
         for logical_id, resource in self.world.stack.resources.items():
             if resource["Type"] == "AWS::CloudWatch::Alarm":
-                given = {k: v for k, v in resource["Properties"].items() if k != "Tags"}
-                given["AlarmName"] = self.resource(logical_id)
-                boto3.client("cloudwatch").put_metric_alarm(**given)
-        trails = boto3.client("cloudtrail")
-        boto3.client("s3").create_bucket(
-            Bucket="trail",
-            CreateBucketConfiguration={"LocationConstraint": self.world.stack.region},
-        )
+                named = resource["Properties"] | {"AlarmName": self.resource(logical_id)}
+                boto3.client("cloudwatch").put_metric_alarm(**named)
+        trails, here = boto3.client("cloudtrail"), {"LocationConstraint": self.world.stack.region}
+        boto3.client("s3").create_bucket(Bucket="trail", CreateBucketConfiguration=here)
         trails.create_trail(Name="everything", S3BucketName="trail", IsMultiRegionTrail=True)
+        trails.put_event_selectors(
+            TrailName="everything",
+            EventSelectors=[{"ReadWriteType": "All", "IncludeManagementEvents": True}],
+        )
         trails.start_logging(Name="everything")
 
-    def subscribe(self) -> None:
-        boto3.client("sns").subscribe(
-            TopicArn=self.output("NotificationTopicArn"),
-            Protocol="email",
-            Endpoint="ops@example.com",
-            ReturnSubscriptionArn=True,
-        )
-
-    def simulate(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _simulate(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         """IAM's simulation, out of the role's inline policies."""
         iam, role = boto3.client("iam"), asked["PolicySourceArn"].rpartition("/")[2]
         statements: list[Any] = []
         for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
             document: Any = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-            statements += document["Statement"]
+            # Of what CloudFormation has made, moto gives the text of a Python object.
+            read = ast.literal_eval(document) if isinstance(document, str) else document
+            statements += read["Statement"]
         (action,), (resource,) = asked["ActionNames"], asked["ResourceArns"]
         context = {c["ContextKeyName"]: c["ContextKeyValues"][0] for c in asked["ContextEntries"]}
         is_allowed = allowed(statements, action, resource, context)
-        decision = "allowed" if is_allowed else "implicitDeny"
-        return {
-            "EvaluationResults": [
-                {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": decision}
-            ],
-            "IsTruncated": False,
+        result = {
+            "EvalActionName": action,
+            "EvalResourceName": resource,
+            "EvalDecision": "allowed" if is_allowed else "implicitDeny",
         }
+        return {"EvaluationResults": [result], "IsTruncated": False}
 
-    def attend(self, session: boto3.Session) -> None:
-        """Answer the requests of a session."""
-        hooks: Any = session.events
-        hooks.register(
-            "before-parameter-build", lambda params, context, **_: context.update(asked=params)
-        )
-        hooks.register_first("before-call", self._answer)
-        hooks.register("before-send.events.TestEventPattern", in_process(eventbridge))
+    def _invoke(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert asked["InvocationType"] == "Event"
+        assert asked["FunctionName"].endswith(f":function:{self.output('FunctionName')}")
+        event = json.loads(asked["Payload"])
+        self.world.at(self.world.now + timedelta(seconds=1), lambda: self.world.invoke(event))
+        return {"StatusCode": 202, "ResponseMetadata": {"RequestId": INVOCATION}}
+
+    def _filter_log_events(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The lines of which a member has the value that the pattern says."""
+        assert asked["logGroupName"] == self.output("LogGroupName")
+        lines = []
+        for text in self.world.logs.getvalue().splitlines():
+            line = json.loads(text)
+            if "time" in line:
+                lines.append((read_moment(line["time"]), line))
+        for entry in self.world.timeline:
+            if error := entry.data.get("error"):
+                kind, _, message = error.partition(": ")
+                said = {"errorType": kind, "errorMessage": message, "requestId": INVOCATION}
+                lines.append((entry.moment, said))
+        wanted = re.findall(r'\$\.(\w+) = "([^"]+)"', asked["filterPattern"])
+        assert wanted
+        events = [
+            {
+                "eventId": str(number),
+                "timestamp": int(moment.timestamp() * 1000),
+                "message": json.dumps(line),
+            }
+            for number, (moment, line) in enumerate(lines)
+            if any(line.get(member) == value for member, value in wanted)
+        ]
+        return {"events": [e for e in events if e["timestamp"] >= asked["startTime"]]}
+
+    def _published(self, publish: Callable[..., None]) -> Callable[..., None]:
+        def published(event: dict[str, Any], *latency: timedelta) -> None:
+            self._calls.append((self.world.now, event["detail"]))
+            publish(event, *latency)
+
+        return published
+
+    def _lookup_events(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        shown = [
+            (moment, record)
+            for moment, record in self._calls
+            if moment + EVENT_HISTORY_LATENCY <= self.world.now
+            and asked["StartTime"] <= moment <= asked["EndTime"]
+        ]
+        answer = looked_up(*(record for _, record in shown))
+        for event, (moment, _) in zip(answer["Events"], shown, strict=True):
+            event["EventTime"] = moment
+        return answer
+
+    def _sleep(self, seconds: float) -> None:
+        """A user's command waits: the world goes on. The function's own waits are botocore's."""
+        if self.world.is_in_function:
+            self.world.wait(timedelta(seconds=seconds))
+        else:
+            self.world.pass_time(timedelta(seconds=seconds))
+
+    @contextmanager
+    def entered(self) -> Iterator[Self]:
+        """Sessions that are made meanwhile are the user's."""
+        make = boto3.Session
+
+        def session(**options: Any) -> boto3.Session:
+            made = make(**options)
+            hooks: Any = made.events
+            hooks.register("before-parameter-build", _keep)
+            hooks.register_first("before-call", self._answer)
+            hooks.register("after-call.ecs.RunTask", self._identify)
+            hooks.register("before-send.events.TestEventPattern", in_process(eventbridge))
+            return made
+
+        with (
+            self._stop_listening,
+            mock.patch.object(boto3, "Session", session),
+            mock.patch("time.sleep", self._sleep),
+        ):
+            yield self
 
     def _answer(self, model: OperationModel, context: Mapping[str, Any], **_: object) -> Any:
         self.sent.append(action_of(model))
-        if code := self.refused.get(model.name):
-            error = {"Error": {"Code": code, "Message": "said AWS"}}
-            return SimpleNamespace(status_code=400), error | {
-                "ResponseMetadata": {"HTTPStatusCode": 400}
-            }
+        refused = self.refused.get(model.name)
+        if isinstance(refused, Exception):
+            raise refused
+        if refused:
+            said = {"Error": {"Code": refused, "Message": "said AWS"}, "ResponseMetadata": {}}
+            return SimpleNamespace(status_code=400), said
         if answer := self.answers.get(model.name):
-            answered = dict(answer(context["asked"]))
-            return SimpleNamespace(status_code=200), {"ResponseMetadata": {}} | answered
+            answered = {"ResponseMetadata": {}} | dict(answer(context["asked"]))
+            return SimpleNamespace(status_code=200), answered
         return None
+
+    def _identify(self, parsed: Mapping[str, Any], **_: object) -> None:
+        """The record of a call has the identifier of its request."""
+        self._calls[-1][1]["requestID"] = parsed["ResponseMetadata"]["RequestId"]
+
+
+def _keep(params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:
+    context["asked"] = params
 
 
 @contextmanager
@@ -207,13 +317,6 @@ def user_account(
 ) -> Iterator[UserAccount]:
     """An account with the stack deployed, a trail, and these rules and schedules."""
     given = {"NotificationEmail": "ops@example.com"} | dict(parameters or {})
-    with World(Stack(given), NOW, definitions=definitions, **scarcity) as world:
-        account, make = UserAccount(world, given), boto3.Session
-
-        def session(**options: Any) -> boto3.Session:
-            made = make(**options)
-            account.attend(made)
-            return made
-
-        with mock.patch.object(boto3, "Session", session):
-            yield account
+    world = World(Stack(given), NOW, definitions=definitions, **scarcity)
+    with world, UserAccount(world, given).entered() as account:
+        yield account

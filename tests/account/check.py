@@ -110,8 +110,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="check",
         description=(
-            "Would failed calls of my jobs be retried? Looks at the trail, the stack, and each rule\n"
-            "and schedule that starts an ECS task."
+            "Would failed calls of my jobs be retried? Looks at the trail, the stack,\n"
+            "and at each rule and schedule that starts an ECS task."
         ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -69,10 +69,11 @@ class JobChecks:
             self.left_out.setdefault(why, []).append(job.title)
             return
         found = [*_named_key(job), *self.of_call(call)]
-        if not found:
-            policy = ", and the policy allows it" if self._reach.role_arn else ""
+        if not any(finding.subject == job.title for finding in found):
+            is_allowed = self._reach.role_arn and not found
+            policy = ", and the policy allows it" if is_allowed else ""
             off = "" if job.is_enabled else " It is disabled, and makes no calls now."
-            found = [ok(job.title, f"A failed call would be retried exactly{policy}.{off}")]
+            yield ok(job.title, f"A failed call would be retried exactly{policy}.{off}")
         yield from found
 
     def why_left_out(self, call: Call) -> str:
@@ -163,7 +164,16 @@ class JobChecks:
         """A caller that sends tags needs another permission (RunTask `tags`, API reference)."""
         caller = call.role
         context = {"ecs:CreateAction": "RunTask", "ecs:cluster": cluster}
-        if not self._simulation.allows(caller, "ecs:TagResource", _any_task(cluster), context):
+        try:
+            is_allowed = self._simulation.allows(
+                caller, "ecs:TagResource", _any_task(cluster), context
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchEntity":
+                raise
+            yield fix(call.title, f"Its caller's role {_name(caller)} is not there.")
+            return
+        if not is_allowed:
             yield fix(
                 call.title,
                 f"It sends tags, and its caller's role {_name(caller)} may not ecs:TagResource: "

@@ -179,7 +179,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--outage",
-        type=_duration,
+        type=duration,
         metavar="TIME",
         help=(
             "how long capacity is missing from the event's own call on: 90s, 25m, 1h15m; with "
@@ -245,7 +245,7 @@ def some_text(text: str) -> str:
     return text
 
 
-def _duration(text: str) -> timedelta:
+def duration(text: str) -> timedelta:
     match = re.fullmatch("(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,6})s)?", text)
     if not text or not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 25m or 1h15m")

@@ -119,7 +119,7 @@ class World:
         self.ecs = ScarceEcs(
             stack.account, stack.region, on_call=self._record, now=lambda: self.now, **scarcity
         )
-        self._in_function = False
+        self.is_in_function = False
         self._scheduled: set[tuple[str, str]] = set()
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = 0
@@ -181,7 +181,7 @@ class World:
     def deploy(self, stack: Stack) -> None:
         """The stack from now on: the same one with other parameters, or one more by its name."""
         if stack.name not in self.buses:
-            letters = LostJobs(stack, self._at, lambda: self.now, self._arrived)
+            letters = LostJobs(stack, self.at, lambda: self.now, self._arrived)
             self.letters[stack.name] = letters
             self.buses[stack.name] = OutcomeBus(
                 partial(self._invoke_later, stack.name), letters.send
@@ -299,7 +299,8 @@ class World:
         self.now += timedelta(seconds=seconds)
         self._clock.move_to(self.now)
 
-    def _at(self, moment: datetime, action: Callable[[], None]) -> None:
+    def at(self, moment: datetime, action: Callable[[], None]) -> None:
+        """Do this then."""
         self._counter += 1
         heapq.heappush(self._due, (moment, self._counter, action))
 
@@ -313,9 +314,16 @@ class World:
         """Let time pass in which nothing is due."""
         self._sleep(time.total_seconds())
 
+    def pass_time(self, time: timedelta) -> None:
+        """Let time pass, and do what is due meanwhile."""
+        until = self.now + time
+        while self._due and self._due[0][0] <= until:
+            self.step()
+        self.wait(max(until - self.now, timedelta()))
+
     def _pass(self, moment: str, model: OperationModel, **_: object) -> None:
         """Before and after each request to AWS."""
-        if not self._in_function:
+        if not self.is_in_function:
             return
         point = f"{moment} {model.name}"
         self.points.append(point)
@@ -362,9 +370,9 @@ class World:
 
     def _at_least_once(self, latency: timedelta, action: Callable[[], None]) -> None:
         """Once, or twice where duplicates are rehearsed: the second comes a little later."""
-        self._at(self.now + latency, action)
+        self.at(self.now + latency, action)
         if self.duplicates:
-            self._at(self.now + latency + self.duplicate_latency, action)
+            self.at(self.now + latency + self.duplicate_latency, action)
 
     def invoke(
         self, payload: Mapping[str, Any], retries: tuple[timedelta, ...] = LAMBDA_RETRIES
@@ -376,7 +384,7 @@ class World:
             message = f"{type(error).__name__}: {error}"
             self.tell("Lambda", f"the function failed: {message}", error=message)
             if retries:
-                self._at(
+                self.at(
                     self.now + retries[0], partial(self._retry, self.stack.name, payload, retries)
                 )
             else:
@@ -427,7 +435,7 @@ class World:
             payload = schedule["Target"]["Input"]
             self.inputs.append(payload)
             fire = partial(self._fire, self.stack.name, name, payload)
-            self._at(at + SCHEDULER_LATENCY, fire)
+            self.at(at + SCHEDULER_LATENCY, fire)
 
     def _names_of_schedules(self) -> set[str]:
         group = self.stack.environment["SCHEDULE_GROUP"]
@@ -456,7 +464,7 @@ class World:
 
         due()
         if self.duplicates:
-            self._at(self.now + self.duplicate_latency, due)
+            self.at(self.now + self.duplicate_latency, due)
 
     def call_handler(self, payload: dict[str, Any]) -> dict[str, Any]:
         context = LambdaContext()
@@ -469,12 +477,12 @@ class World:
         vars(context)["get_remaining_time_in_millis"] = lambda: (ends - self.now) // MILLISECOND
         for stream in function.logger.handlers:
             cast("logging.StreamHandler[io.StringIO]", stream).setStream(self.logs)
-        self._in_function = True
+        self.is_in_function = True
         try:
             with contextlib.redirect_stdout(self.logs):
                 answer = function.handler(payload, context)
         finally:
-            self._in_function = False
+            self.is_in_function = False
         # Lambda answers in JSON.
         outcome: dict[str, Any] = json.loads(json.dumps(answer))
         return outcome
@@ -487,6 +495,9 @@ class World:
     ) -> None:
         """What ECS was asked and answered, and the event that CloudTrail makes of it."""
         self.calls.append(dict(parameters))
+        role, session = self.stack.function["Role"], self.stack.function_name
+        if not self.is_in_function:  # a user's own program
+            role, session = role.replace(role.rpartition("/")[2], "user"), "user"
         answer = _answer(parameters, response or {}, error and error[0])
         self.tell("ECS", f"RunTask, attempt {_attempt(parameters)}: {answer}")
         event = run_task_event(
@@ -497,8 +508,8 @@ class World:
             moment=self.now,
             region=self.stack.region,
             account=self.stack.account,
-            role_arn=self.stack.function["Role"],
-            session=self.stack.function_name,
+            role_arn=role,
+            session=session,
         )
         if not self.shows_tokens:
             del event["detail"]["requestParameters"]["clientToken"]
