@@ -1,6 +1,5 @@
 """A user's account: the stack deployed by moto's CloudFormation, a trail, jobs and their roles."""
 
-import ast
 import copy
 import json
 import re
@@ -13,10 +12,12 @@ from typing import Any, Self
 from unittest import mock
 
 import boto3
+from botocore.exceptions import ClientError
 from botocore.model import OperationModel
 from ministack.services import eventbridge
 from moto.cloudformation.parsing import get_model_map
 from moto.ecs.models import ecs_backends
+from moto.iam.models import iam_backends
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
@@ -190,13 +191,14 @@ class UserAccount:
 
     def _simulate(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         """IAM's simulation, out of the role's inline policies."""
-        iam, role = boto3.client("iam"), asked["PolicySourceArn"].rpartition("/")[2]
-        statements: list[Any] = []
-        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
-            document: Any = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-            # Of what CloudFormation has made, moto gives the text of a Python object.
-            read = ast.literal_eval(document) if isinstance(document, str) else document
-            statements += read["Statement"]
+        name = asked["PolicySourceArn"].rpartition("/")[2]
+        # The backend itself, because a test's user may not ask for these.
+        roles = iam_backends[self.world.stack.account]["aws"].roles.values()
+        policies = [role.policies for role in roles if role.name == name]
+        if not policies:
+            said: Any = {"Error": {"Code": "NoSuchEntity", "Message": f"no role {name}"}}
+            raise ClientError(said, "SimulatePrincipalPolicy")
+        statements = [s for text in policies[0].values() for s in _read(text)]
         (action,), (resource,) = asked["ActionNames"], asked["ResourceArns"]
         context = {c["ContextKeyName"]: c["ContextKeyValues"][0] for c in asked["ContextEntries"]}
         is_allowed = allowed(statements, action, resource, context)
@@ -275,7 +277,7 @@ class UserAccount:
             made = make(**options)
             hooks: Any = made.events
             hooks.register("before-parameter-build", _keep)
-            hooks.register_first("before-call", self._answer)
+            hooks.register_last("before-call", self._answer)
             hooks.register("after-call.ecs.RunTask", self._identify)
             hooks.register("before-send.events.TestEventPattern", in_process(eventbridge))
             return made
@@ -303,6 +305,13 @@ class UserAccount:
     def _identify(self, parsed: Mapping[str, Any], **_: object) -> None:
         """The record of a call has the identifier of its request."""
         self._calls[-1][1]["requestID"] = parsed["ResponseMetadata"]["RequestId"]
+
+
+def _read(policy: Any) -> list[Any]:
+    """Its statements. Of what CloudFormation has made, moto keeps the object itself."""
+    read = json.loads(policy) if isinstance(policy, str) else policy
+    statements: list[Any] = read["Statement"]
+    return statements
 
 
 def _keep(params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:

@@ -312,7 +312,8 @@ def _next_request(
     number = len(ours) + bool(hidden_environments(asked))
     room = MAX_TAGS - len(theirs) - number
     if room < 0:
-        raise NotExact("tags", f"has no room for {number} more: ECS takes {MAX_TAGS}")
+        problem = f"has no room for {number} more beside {len(theirs)}: ECS takes {MAX_TAGS}"
+        raise NotExact("tags", problem)
     request["tags"] = theirs + ours + token_tags(chain, request["clientToken"])[:room]
     return request
 
