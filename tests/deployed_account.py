@@ -24,7 +24,7 @@ from samtranslator.translator.translator import Translator
 from account.session import action_of
 from conftest import NOW, looked_up
 from rehearsal.iam import allowed
-from rehearsal.pattern import in_process
+from rehearsal.pattern import _events, in_process
 from rehearsal.records import read_moment
 from rehearsal.template import Stack
 from rehearsal.world import World
@@ -109,7 +109,7 @@ class UserAccount:
 
     def __init__(self, world: World, parameters: Mapping[str, str]) -> None:
         self.world = world
-        self.refused: dict[str, str | Exception] = {}
+        self.refused: dict[str, str | BaseException] = {}
         self.sent: list[str] = []
         self.answers: dict[str, Answer] = {
             "SimulatePrincipalPolicy": self._simulate,
@@ -211,7 +211,7 @@ class UserAccount:
 
     def _invoke(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         assert asked["InvocationType"] == "Event"
-        assert asked["FunctionName"].endswith(f":function:{self.output('FunctionName')}")
+        assert asked["FunctionName"] == self.output("FunctionName")
         event = json.loads(asked["Payload"])
         self.world.at(self.world.now + timedelta(seconds=1), lambda: self.world.invoke(event))
         return {"StatusCode": 202, "ResponseMetadata": {"RequestId": INVOCATION}}
@@ -229,15 +229,17 @@ class UserAccount:
                 kind, _, message = error.partition(": ")
                 said = {"errorType": kind, "errorMessage": message, "requestId": INVOCATION}
                 lines.append((entry.moment, said))
+        if "filterPattern" not in asked:  # may it be read at all?
+            return {"events": []}
         wanted = re.findall(r'\$\.(\w+) = "([^"]+)"', asked["filterPattern"])
         assert wanted
         events = [
             {
-                "eventId": str(number),
+                "eventId": f"{moment} {json.dumps(line)}",
                 "timestamp": int(moment.timestamp() * 1000),
                 "message": json.dumps(line),
             }
-            for number, (moment, line) in enumerate(lines)
+            for moment, line in lines
             if any(line.get(member) == value for member, value in wanted)
         ]
         return {"events": [e for e in events if e["timestamp"] >= asked["startTime"]]}
@@ -271,6 +273,7 @@ class UserAccount:
     @contextmanager
     def entered(self) -> Iterator[Self]:
         """Sessions that are made meanwhile are the user's."""
+        _events()  # that of the world, which is no user's
         make = boto3.Session
 
         def session(**options: Any) -> boto3.Session:
@@ -292,7 +295,7 @@ class UserAccount:
     def _answer(self, model: OperationModel, context: Mapping[str, Any], **_: object) -> Any:
         self.sent.append(action_of(model))
         refused = self.refused.get(model.name)
-        if isinstance(refused, Exception):
+        if isinstance(refused, BaseException):
             raise refused
         if refused:
             said = {"Error": {"Code": refused, "Message": "said AWS"}, "ResponseMetadata": {}}

@@ -4,9 +4,10 @@ import argparse
 import functools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import boto3
@@ -21,8 +22,9 @@ from account.deployed import (
     stacks_in,
 )
 from account.finding import Finding, Mark, fix, looked, ok, unknown, why_not
-from account.job_checks import JobChecks
+from account.job_checks import OUTSIDE, JobChecks
 from account.jobs import Job, rules, schedules, wanted
+from account.once import once
 from account.reach import Reach, reach_by_parameters, reach_of, reach_of_defaults
 from account.session import account_of, open_session
 from account.stack_checks import StackChecks
@@ -30,7 +32,10 @@ from account.terminal import progress_bar
 from account.trails import trail_findings
 from rehearsal.records import BadInput
 from rehearsal.show import can_show, line, number, table
-from retry_run_task.settings import Settings
+from retry_run_task.settings import BadSetting, Settings
+
+# A stack in one of these has nothing, and cannot be deployed again as it is.
+NEVER_MADE = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
 
 SIGNS = {Mark.OK: "✔", Mark.FIX: "✘", Mark.UNKNOWN: "?"}
 ASCII_SIGNS = {Mark.OK: "+", Mark.FIX: "x", Mark.UNKNOWN: "?"}
@@ -43,7 +48,7 @@ class Checkup:
     account: str
     region: str
     parts: dict[str, list[Finding]] = field(default_factory=dict)
-    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, part: str, findings: Iterable[Finding]) -> None:
         """What many jobs have in common is said once."""
@@ -64,82 +69,116 @@ def check(options: argparse.Namespace) -> int:
     which = wanted(options.job)
     session = open_session(options.profile, options.region)
     checkup = Checkup(account_of(session), str(session.region_name))
-    now, jobs = datetime.now(UTC), []
     with progress_bar() as progress:
         bar = progress.add_task("trail", total=None)
         checkup.add("trail", looked("CloudTrail", trail_findings(session)))
         progress.update(bar, description="stack")
-        stack = looked_for(session, options.stack, checkup)
+        stack = found_stack(session, options.stack, checkup)
         reach = examined(session, stack, checkup)
         checks = JobChecks(session, reach)
-
-        def judged(found: Iterable[Job]) -> Iterator[Finding]:
-            for job in found:
-                progress.update(bar, description=job.title)
-                jobs.append(job)
-                yield from checks.of_job(job, now)
-
-        checkup.add("jobs", looked("rules", judged(rules(session, which))))
-        checkup.add("jobs", looked("schedules", judged(schedules(session, which))))
         if stack is not None:
+            checkup.add("stack", looked("policy", checks.of_stack()))
             others = other_stacks(session, stack, reach.settings)
             checkup.add("stack", looked("other stacks", others))
-    checkup.left_out = checks.left_out
+        jobs = 0
+        for job in chain(rules(session, which), schedules(session, which)):
+            if isinstance(job, Finding):
+                checkup.add("jobs", [job])
+                continue
+            progress.update(bar, description=job.title)
+            jobs += 1
+            judge(checkup, checks, job)
+    if options.job and not jobs and not checkup.parts["jobs"]:
+        where = f"in {checkup.region} of account {checkup.account}"
+        raise BadInput(f"no rule or schedule {options.job} starts an ECS task {where}")
     if options.job:
-        if not jobs and not checkup.parts["jobs"]:
-            raise BadInput(f"no rule or schedule {options.job} starts an ECS task here")
-        for why, titles in checks.left_out.items():
-            checkup.add("jobs", (fix(title, f"It is not retried ({why}).") for title in titles))
+        say_why_left_out(checkup)
+    elif not jobs:
+        checkup.add("jobs", [ok("jobs", "No rule or schedule of this Region starts an ECS task.")])
     print(json.dumps(as_json(checkup), indent=2) if options.json else report(checkup))
     if checkup.count(Mark.FIX):
         return 1
     return 2 if checkup.count(Mark.UNKNOWN) else 0
 
 
-def looked_for(session: boto3.Session, name: str, checkup: Checkup) -> Deployed | None:
-    """The stack of this name, if there is one that can be looked at."""
+def judge(checkup: Checkup, checks: JobChecks, job: Job) -> None:
+    """Add what there is to say about a job."""
+    try:
+        found = checks.of_job(job, datetime.now(UTC))
+    except (ClientError, BotoCoreError, OSError, BadInput) as error:
+        found = [unknown(job.title, why_not(error))]
+    if isinstance(found, str):
+        checkup.left_out.setdefault(found, []).append(job.title)
+    else:
+        checkup.add("jobs", found)
+
+
+def say_why_left_out(checkup: Checkup) -> None:
+    """Who asks for one job wants to know, even where nothing is wrong with it."""
+    for why, titles in checkup.left_out.items():
+        if why == OUTSIDE:
+            way_out = "widen the stack, or give --stack with another one"
+            checkup.add("jobs", (fix(t, f"It is not retried ({why}): {way_out}.") for t in titles))
+        else:
+            checkup.add("jobs", (ok(t, f"It is not retried: {why}.") for t in titles))
+
+
+def found_stack(session: boto3.Session, name: str, checkup: Checkup) -> Deployed | None:
+    """The stack of this name, if it can be looked at. Adds why, if it cannot."""
     try:
         stack = find_stack(session, name)
+        if stack is None:
+            here = sorted(other.name for other in stacks_in(session))
+            known = f" ({', '.join(here)})" if here else ""
+            where = f"There is no stack {name} in {checkup.region}"
+            checkup.add("stack", [fix("stack", f"{where}: deploy it, or give --stack{known}.")])
+            return None
     except (ClientError, BotoCoreError) as error:
         checkup.add("stack", [unknown("stack", why_not(error))])
         return None
-    if stack is None:
-        where = f"There is no stack {name} in {checkup.region}"
-        checkup.add("stack", [fix("stack", f"{where}: deploy it, or give --stack.")])
-    elif not stack.outputs:
-        failed = f"The stack {name} has no outputs ({stack.status})"
-        checkup.add("stack", [fix("stack", f"{failed}: delete it, and deploy it again.")])
-        return None
-    return stack
+    if stack.is_ours:
+        return stack
+    if stack.is_being_changed:
+        problem = f"The stack {name} is being made ({stack.status}): look again later."
+        checkup.add("stack", [unknown("stack", problem)])
+    elif stack.status in NEVER_MADE:
+        problem = f"The stack {name} could not be made ({stack.status})"
+        checkup.add("stack", [fix("stack", f"{problem}: delete it, and deploy it again.")])
+    else:
+        problem = f"The stack {name} is not one of this template: give --stack."
+        checkup.add("stack", [fix("stack", problem)])
+    return None
 
 
 def examined(session: boto3.Session, stack: Deployed | None, checkup: Checkup) -> Reach:
     """What the stack reaches. Adds what is found about it."""
     if stack is None:
         return reach_of_defaults(session, checkup.account)
-    function = functools.cache(lambda: function_of(session, stack))
-    resources = functools.cache(lambda: resources_of(session, stack))
+    function = once(lambda: function_of(session, stack))
+    resources = once(lambda: resources_of(session, stack))
     checkup.add("stack", StackChecks(session, stack, function, resources).findings())
     try:
         return reach_of(session, stack, function())
+    except BadSetting as bad:
+        problem = f"The function cannot run: {bad}"
+        checkup.add("stack", [fix("settings", problem)])
     except (ClientError, BotoCoreError, BadInput) as error:
         checkup.add("stack", [unknown("settings", why_not(error))])
-        return reach_by_parameters(session, stack, checkup.account)
+    return reach_by_parameters(session, stack, checkup.account)
 
 
 def other_stacks(session: boto3.Session, stack: Deployed, settings: Settings) -> Iterator[Finding]:
     """Other stacks of this template over the same jobs, if their rules are enabled."""
     subject, found = "other stacks", False
     for other in stacks_in(session):
-        is_enabled = other.parameters.get("RuleState") != "DISABLED"
-        if other.name == stack.name or not is_enabled:
+        if other.name == stack.name or other.parameters.get("RuleState") == "DISABLED":
             continue
         theirs = settings_from_parameters(other, settings.account, settings.region)
         if overlap(settings, theirs):
             found = True
             yield fix(
                 subject,
-                f"{other.name} covers the same jobs: narrow one of the stacks (ClusterArns, "
+                f"{other.name} may cover the same jobs: narrow one of the stacks (ClusterArns, "
                 "TaskDefinitionArns), or delete one.",
             )
     if not found:
@@ -147,13 +186,24 @@ def other_stacks(session: boto3.Session, stack: Deployed, settings: Settings) ->
 
 
 def overlap(ours: Settings, theirs: Settings) -> bool:
-    """Is there a job that both cover, as far as the one's patterns show to the other?"""
-    return any(
-        one.covers(cluster, task_definition)
-        for one, other in ((ours, theirs), (theirs, ours))
-        for cluster in other.cluster_arns
-        for task_definition in other.task_definition_arns
+    """Could there be a job that both cover?"""
+    return all(
+        any(meet(one, other) for one in mine for other in others)
+        for mine, others in (
+            (ours.cluster_arns, theirs.cluster_arns),
+            (ours.task_definition_arns, theirs.task_definition_arns),
+        )
     )
+
+
+@functools.cache
+def meet(one: str, other: str) -> bool:
+    """Is there a text that both patterns (with * and ?) match?"""
+    if not one or not other:
+        return not (one + other).strip("*")
+    if "*" in (one[0], other[0]):
+        return meet(one[1:], other) or meet(one, other[1:])
+    return ("?" in (one[0], other[0]) or one[0] == other[0]) and meet(one[1:], other[1:])
 
 
 def as_json(checkup: Checkup) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from botocore.exceptions import ClientError
 
 from account.session import client_of
 from rehearsal.records import BadInput
-from rehearsal.template import BadParameter, Stack
-from retry_run_task.settings import BadSetting, Settings
+from rehearsal.template import BadParameter, Stack, stack_of
+from retry_run_task.settings import Settings
 
 # The outputs by which a stack of this template is known, whatever its name and version.
-OUTPUTS = {"FunctionName", "RuleName", "ScheduleGroupName", "StartReplayCommand"}
+OUTPUTS = {"FunctionName", "LogGroupName", "RuleName", "ScheduleGroupName", "StartReplayCommand"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,19 @@ class Deployed:
     parameters: Mapping[str, str]
     outputs: Mapping[str, str]
 
+    @property
+    def is_ours(self) -> bool:
+        """Is it one of this template? One that was never made has no outputs."""
+        return self.outputs.keys() >= OUTPUTS
+
+    @property
+    def is_being_changed(self) -> bool:
+        """Is CloudFormation at work on it?"""
+        return self.status.endswith("_IN_PROGRESS")
+
 
 def find_stack(session: boto3.Session, name: str) -> Deployed | None:
-    """The stack of this name; None if there is none. Raises BadInput for one of another template.
-
-    A stack whose creation has failed has no outputs.
-    """
+    """The stack of this name; None if there is none."""
     try:
         pages = client_of(session, "cloudformation").describe_stacks(StackName=name)
     except ClientError as error:
@@ -42,10 +49,7 @@ def find_stack(session: boto3.Session, name: str) -> Deployed | None:
             return None
         raise
     (found,) = pages["Stacks"]
-    stack = _read(found)
-    if stack.outputs.keys() and not stack.outputs.keys() >= OUTPUTS:
-        raise BadInput(f"the stack {name} is not one of retry-run-task: give --stack")
-    return stack
+    return _read(found)
 
 
 def stacks_in(session: boto3.Session) -> Iterator[Deployed]:
@@ -54,7 +58,7 @@ def stacks_in(session: boto3.Session) -> Iterator[Deployed]:
     for page in pages:
         for found in page["Stacks"]:
             stack = _read(found)
-            if stack.outputs.keys() >= OUTPUTS:
+            if stack.is_ours:
                 yield stack
 
 
@@ -79,14 +83,14 @@ def function_of(session: boto3.Session, stack: Deployed) -> dict[str, Any]:
 
 
 def settings_of(function: Mapping[str, Any]) -> Settings:
-    """What the function is deployed with; raises BadInput where it cannot run with that."""
+    """What the function is deployed with.
+
+    Raises BadInput if that cannot be read, and BadSetting if the function cannot run with it.
+    """
     variables = function.get("Environment", {})
-    if "Error" in variables:  # no right to use the key that encrypts them
-        raise BadInput(f"the function's environment cannot be read: {variables['Error']}")
-    try:
-        return Settings.read(variables.get("Variables", {}), function["FunctionArn"])
-    except BadSetting as bad:
-        raise BadInput(str(bad)) from bad
+    if error := variables.get("Error"):  # no right to use the key that encrypts them
+        raise BadInput(f"the function's environment cannot be read: {error.get('Message', error)}")
+    return Settings.read(variables.get("Variables", {}), function["FunctionArn"])
 
 
 def settings_from_parameters(stack: Deployed, account: str, region: str) -> Settings:
@@ -101,7 +105,7 @@ def settings_from_parameters(stack: Deployed, account: str, region: str) -> Sett
         except BadParameter:
             continue
         parameters[name] = value
-    template = Stack(parameters, name=stack.name, account=account, region=region)
+    template = stack_of({"account": account, "region": region}, parameters)
     return Settings.read(template.environment, template.function_arn)
 
 

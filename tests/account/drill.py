@@ -22,6 +22,7 @@ DRILL = [
     "events:ListTargetsByRule",
     "events:TestEventPattern",
     "iam:SimulatePrincipalPolicy",
+    "lambda:GetFunctionConcurrency",
     "lambda:GetFunctionConfiguration",
     "lambda:InvokeFunction",
     "logs:FilterLogEvents",

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from account.session import denial_of, is_denial, problem_of
+from account.session import code_of, denial_of, is_denial, problem_of
 from rehearsal.records import BadInput
 
 
@@ -39,12 +39,27 @@ def unknown(subject: str, sentence: str) -> Finding:
     return Finding(Mark.UNKNOWN, subject, sentence)
 
 
+# What services call something that is not there (their API references).
+GONE = (
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "NoSuchEntity",
+    "NotFound",
+    "QueueDoesNotExist",
+    "ResourceNotFoundException",
+)
+
+
 def looked(subject: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     """The findings, as far as AWS lets the user look: what it refuses is unknown."""
     try:
         yield from findings
     except (ClientError, BotoCoreError, OSError, BadInput) as error:
         yield unknown(subject, why_not(error))
+
+
+def is_gone(error: Exception) -> bool:
+    """Does AWS say that it is not there?"""
+    return code_of(error) in GONE
 
 
 def why_not(error: Exception) -> str:

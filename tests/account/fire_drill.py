@@ -1,123 +1,180 @@
 """A fire drill: make the record of a failed call, invoke the deployed function, and follow it."""
 
 import argparse
+import copy
 import json
 import logging
 import os
-import sys
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore import exceptions
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.prompt import Confirm
 
-from account.chain_log import Entry, chain_of, entries
-from account.deployed import Deployed, find_stack, function_of
-from account.finding import Mark
-from account.job_checks import Call, JobChecks, call_of
-from account.jobs import rules, schedules, wanted
-from account.reach import reach_of
+from account.chain_log import chain_of, entries
+from account.deployed import Deployed, find_stack, function_of, resources_of
+from account.finding import Finding, Mark
+from account.followed import Followed
+from account.job_checks import OVER, Call, JobChecks, call_of, next_call_at
+from account.jobs import Job, rules, schedules, wanted
+from account.once import once
+from account.reach import Reach, reach_of
 from account.runs import run_task_shape
 from account.session import ERRORS, account_of, client_of, open_session, problem_of
-from account.terminal import say
+from account.stack_checks import StackChecks
+from account.terminal import confirm, say, show
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.policies import CAPACITY
 from rehearsal.records import BadInput, parse, read_bytes
-from rehearsal.show import elapsed, line, number
+from rehearsal.show import line, number
 from rehearsal.template import Stack
 from retry_run_task.chain import origin_of
-from retry_run_task.outcome import Outcome
+from retry_run_task.failed_call import write_time
 from retry_run_task.request import NotExact, exact_request
-from retry_run_task.settings import Settings
+from retry_run_task.settings import BadSetting, Settings
 
 # What the caller of a request in a file looks like: a program that nobody knows.
 AGENT = "Boto3 (made up by a drill of retry-run-task)"
 
-LAUNCHED = (Outcome.LAUNCHED, Outcome.ALREADY_LAUNCHED)
-GOES_ON = (Outcome.FAILED_AGAIN, Outcome.SCHEDULED, Outcome.ALREADY_SCHEDULED)
+# Of Invoke, one try: the SDK's second one would be another invocation.
+ONE_TRY = Config(retries={"mode": "standard", "total_max_attempts": 1})
 
-# Where nobody knows the identifier of the invocation's request.
+# After these, Lambda may have taken the event or not.
+UNANSWERED = (exceptions.ReadTimeoutError, exceptions.ConnectionClosedError)
+
+# In place of the identifier of the invocation's request, where nobody knows it.
 NO_REQUEST = "unknown"
-
-# The width of "+0:00:03  " in front of what is printed of an outcome.
-INDENT = 11
-
-
-@dataclass(slots=True)
-class Followed:
-    """What the log has shown of the chain: its last outcome, its tasks, and what came back.
-
-    `came_back`: an outcome was that of another event than the one which the drill has made up.
-    """
-
-    last: Outcome | None = None
-    tasks: tuple[str, ...] = ()
-    cluster: str = ""
-    came_back: bool = False
 
 
 def drill(options: argparse.Namespace) -> int:
-    """Do what the options ask for, and print it. Returns the exit status; raises BadInput."""
+    """Do what the options ask for, and print it. Returns the exit status; raises BadInput.
+
+    BadInput means that nothing was started.
+    """
     # What is wrong with a profile is said here, in a line.
     logging.getLogger("botocore").addHandler(logging.NullHandler())
     session = open_session(options.profile, options.region)
     try:
         account = account_of(session)
         stack = deployed(session, options.stack)
-        function = function_of(session, stack)
-        reach = reach_of(session, stack, function)
-        now = datetime.now(UTC)
-        call = named_call(session, options.job, reach.settings, now)
-        refuse(JobChecks(session, reach), call)
+        logs = client_of(session, "logs")
+        call = verified_call(session, stack, options.job)
+        group = stack.outputs["LogGroupName"]
+        logs.filter_log_events(logGroupName=group, limit=1)  # while nothing is started yet
     except (ClientError, BotoCoreError) as error:
         raise BadInput(f"nothing was started: {problem_of(error)}") from error
-    print(f"{account}, {session.region_name}, the stack {stack.name}\n")
-    print(line("", warning(call)))
+    show(f"{account}, {session.region_name}, the stack {stack.name}\n\n{line('', warning(call))}")
     confirm("Start it?", is_sure=options.yes)
-    followed, problem = Followed(), ""
+    since = datetime.now(UTC)
+    event = renewed(call.event, since)  # the question may have taken a while
+    detail = event["detail"]
+    origin = origin_of(detail["eventID"], detail["requestParameters"].get("clientToken"))
+    tries = Stack().function["EventInvokeConfig"]["MaximumRetryAttempts"] + 1
+    followed = Followed(detail["eventID"], tries)
+    problem = ""
     try:
-        request_id = invoke(session, function["FunctionArn"], call.event)
-        follow(session, stack, call, request_id, now, now + options.timeout, followed)
+        request_id = invoke(session, stack.outputs["FunctionName"], event)
+        pattern = chain_of(origin, request_id)
+        for entry in entries(logs, group, pattern, since, since + options.timeout):
+            if text := followed.take(entry, since):
+                show(text)
+            if followed.is_over:
+                break
     except KeyboardInterrupt:
-        problem = "Interrupted. The job goes on: see the function's log."
+        problem = "Interrupted."
     except ERRORS as error:
-        problem = f"The log cannot be read: {problem_of(error)}. The job goes on."
-    print(f"\n{line('', problem or verdict(followed, options))}")
+        problem = f"The log cannot be read: {problem_of(error)}."
+    return finish(session, followed, options, origin, problem)
+
+
+def finish(
+    session: boto3.Session,
+    followed: Followed,
+    options: argparse.Namespace,
+    origin: str,
+    problem: str,
+) -> int:
+    """Say how it ended, and stop what is to be stopped. Returns the exit status."""
+    search = (
+        "The job may start, or run already: look for tasks with the tag retry-run-task:origin = "
+        f"{origin}."
+    )
+    if options.stop:
+        search += " This drill does not stop them."
+    end = f"{problem} {search}" if problem else followed.verdict(options.timeout, search)
+    show(f"\n{line('', end)}")
     is_stopped = stop(session, followed) if options.stop else True
-    print(f"\n{line('', not_verified(followed))}")
-    return 0 if followed.last in LAUNCHED and is_stopped else 1
+    show(f"\n{line('', followed.not_verified())}")
+    return 0 if followed.is_launched and is_stopped else 1
 
 
 def deployed(session: boto3.Session, name: str) -> Deployed:
-    """The stack of this name, which has to be there; raises BadInput."""
+    """The stack of this name, which has to be there and at work; raises BadInput."""
     stack = find_stack(session, name)
-    if stack is None or not stack.outputs:
+    if stack is None or not stack.is_ours:
         raise BadInput(
-            f"there is no stack {name} in {session.region_name}: deploy it, or give --stack"
+            f"there is no stack {name} of this template in {session.region_name}: deploy it, or "
+            "give --stack"
         )
+    if stack.is_being_changed:
+        raise BadInput(f"the stack {name} is being changed ({stack.status}): try it again later")
     return stack
+
+
+def verified_call(session: boto3.Session, stack: Deployed, job: str) -> Call:
+    """The call of the job, if it would be retried now.
+
+    Raises BadInput, for all that `check` has to say against it, and what AWS raises.
+    """
+    function = once(lambda: function_of(session, stack))
+    stack_checks = StackChecks(session, stack, function, once(lambda: resources_of(session, stack)))
+    for finding in chain(stack_checks.rule(), stack_checks.function()):
+        if finding.mark is not Mark.OK:
+            raise BadInput(f"nothing was started: the {finding.subject}: {finding.sentence}")
+    try:
+        reach = reach_of(session, stack, function())
+    except BadSetting as bad:
+        raise BadInput(str(bad)) from bad
+    now = datetime.now(UTC)
+    call = named_call(session, job, reach.settings, now)
+    refuse(session, reach, call, now)
+    return call
 
 
 def named_call(session: boto3.Session, job: str, settings: Settings, now: datetime) -> Call:
     """The call of a rule or schedule, or the one in a file; raises BadInput."""
-    if os.path.isfile(job):  # noqa: PTH113 - Path's raises for long names
+    is_file = os.path.isfile(job)  # noqa: PTH113 - Path's raises for long names
+    if is_file and job.endswith(".json"):
         return call_in(Path(job), settings, now)
-    which = wanted(job)
-    found = [*rules(session, which), *schedules(session, which)]
+    try:
+        which = wanted(job)
+    except BadInput:
+        if is_file:
+            return call_in(Path(job), settings, now)
+        raise
+    found: list[Job] = []
+    for each in chain(rules(session, which), schedules(session, which)):
+        if isinstance(each, Finding):
+            raise BadInput(f"nothing was started: {each.subject}: {each.sentence}")
+        found.append(each)
     if not found:
+        if is_file:
+            return call_in(Path(job), settings, now)
         raise BadInput(
-            f"{job}: no rule or schedule of this name starts an ECS task, and no file is it"
+            f"{job} is neither a rule or schedule of {session.region_name} that starts an ECS "
+            "task, nor a file"
         )
     if len(found) > 1:
         titles = ", ".join(each.title for each in found)
         raise BadInput(
-            f"{job} is the name of several ({titles}): give BUS/NAME, GROUP/NAME or the ARN, or "
-            "the request in a file"
+            f"{job} means several ({titles}): give BUS/NAME, GROUP/NAME or the ARN; of a rule with "
+            "several targets, the request in a file"
         )
     try:
         return call_of(found[0], now)
@@ -127,12 +184,12 @@ def named_call(session: boto3.Session, job: str, settings: Settings, now: dateti
 
 def call_in(path: Path, settings: Settings, now: datetime) -> Call:
     """The call that a file's RunTask request makes; raises BadInput."""
-    request = parse(read_bytes(path))
     try:
+        request = parse(read_bytes(path))
         if not isinstance(request, dict):
             raise NotExact("the file", "holds no RunTask request")
         request = exact_request(request, run_task_shape())
-    except NotExact as problem:
+    except (BadInput, NotExact) as problem:
         raise BadInput(f"{path}: {problem}") from problem
     event = run_task_event(
         request,
@@ -148,138 +205,84 @@ def call_in(path: Path, settings: Settings, now: datetime) -> Call:
     return Call(title=str(path), request=request, event=event)
 
 
-def refuse(checks: JobChecks, call: Call) -> None:
-    """Raises BadInput for a call that would not be retried; says what is not known."""
-    if why := checks.why_left_out(call):
+def refuse(session: boto3.Session, reach: Reach, call: Call, now: datetime) -> None:
+    """Raises BadInput for a call that would not be retried, or of which that is not known.
+
+    What the policies allow may stay unknown: that is said.
+    """
+    why: str | list[Finding] = JobChecks(session, reach).of_call(call)
+    if call.job is not None and next_call_at(call.job, now) is None:
+        why = OVER
+    if isinstance(why, str):
         raise BadInput(f"{call.title} is not retried ({why}): nothing was started")
-    for finding in checks.of_call(call):
-        if finding.mark is Mark.FIX:
+    for finding in why:
+        if finding.mark is Mark.FIX or finding.subject in (call.title, "pattern"):
             raise BadInput(f"{finding.subject}: {finding.sentence} Nothing was started")
         say(f"drill: {finding.subject}: {finding.sentence}")
 
 
 def warning(call: Call) -> str:
     """What is about to happen."""
-    count = call.request.get("count", 1)
+    count = number(call.request.get("count", 1), "task")
+    task = call.request["taskDefinition"].rpartition("/")[2]
+    cluster = (call.request.get("cluster") or "default").rpartition("/")[2]
+    off = "" if call.job is None or call.job.is_enabled else " It is disabled otherwise."
     return (
-        f"This really starts {call.title}: {number(count, 'task')} of "
-        f"{call.request['taskDefinition'].rpartition('/')[2]} in the cluster "
-        f"{call.request.get('cluster', 'default').rpartition('/')[2]}, as its call does, and "
-        "whether or not it runs already."
+        f"This really starts {call.title}: {count} of {task} in the cluster {cluster}, as its call "
+        f"does, whether or not it runs already.{off} If an attempt fails, it is retried as in an "
+        "emergency, and people are alerted if the job is lost."
     )
 
 
-def confirm(question: str, *, is_sure: bool) -> None:
-    """Raises BadInput unless a person says yes, or has said so."""
-    if is_sure:
-        return
-    if not sys.stdin.isatty():
-        raise BadInput("nothing was started: give --yes where no terminal can be asked")
-    try:
-        is_sure = Confirm.ask(question, default=False)
-    except EOFError:
-        is_sure = False
-    if not is_sure:
-        raise BadInput("nothing was started")
+def renewed(event: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
+    """The event as if it were of a call at this moment."""
+    event_id, time = str(uuid.uuid4()), write_time(moment)
+    new = copy.deepcopy(dict(event))
+    new |= {"id": f"envelope-of-{event_id}", "time": time}
+    new["detail"] |= {"eventID": event_id, "eventTime": time}
+    return new
 
 
-def invoke(session: boto3.Session, function_arn: str, event: Mapping[str, Any]) -> str:
-    """Invoke the function as EventBridge does; the identifier of its request.
+def invoke(session: boto3.Session, function: str, event: Mapping[str, Any]) -> str:
+    """Invoke the function as EventBridge does; the identifier of its request, if that is known.
 
-    Raises BadInput where Lambda does not take the event.
+    Raises BadInput where Lambda has not taken the event.
     """
     try:
-        answer = client_of(session, "lambda").invoke(
-            FunctionName=function_arn, InvocationType="Event", Payload=json.dumps(event)
+        answer = client_of(session, "lambda", config=ONE_TRY).invoke(
+            FunctionName=function, InvocationType="Event", Payload=json.dumps(event)
         )
-    except ClientError as error:
-        raise BadInput(f"nothing was started: {problem_of(error)}") from error
-    except BotoCoreError as error:
-        say(f"drill: no answer to Invoke ({error}): the function may run all the same")
+    except ERRORS as error:
+        if not isinstance(error, UNANSWERED) and not _is_server_error(error):
+            raise BadInput(f"nothing was started: {problem_of(error)}") from error
+        say(f"drill: no answer to Invoke ({problem_of(error)}): the function may run all the same")
         return NO_REQUEST
     request_id: str = answer["ResponseMetadata"]["RequestId"]
     return request_id
 
 
-def follow(
-    session: boto3.Session,
-    stack: Deployed,
-    call: Call,
-    request_id: str,
-    since: datetime,
-    until: datetime,
-    followed: Followed,
-) -> None:
-    """Print each line of the chain, until it ends or the time is over."""
-    detail = call.event["detail"]
-    token = detail["requestParameters"].get("clientToken")
-    pattern = chain_of(origin_of(detail["eventID"], token), request_id)
-    invocations = Stack().function["EventInvokeConfig"]["MaximumRetryAttempts"] + 1
-    logs, group = client_of(session, "logs"), stack.outputs["LogGroupName"]
-    for entry in entries(logs, group, pattern, since, until):
-        print(shown(entry, since), flush=True)
-        if entry.error:
-            invocations -= 1
-            if not invocations:
-                return
-            continue
-        outcome = Outcome(entry.line["outcome"])
-        followed.came_back |= entry.line.get("event") != detail["eventID"]
-        followed.last = outcome
-        followed.cluster = str(entry.line.get("cluster", ""))
-        followed.tasks += tuple(entry.line.get("tasks", []))
-        if outcome not in GOES_ON:
-            return
-
-
-def shown(entry: Entry, since: datetime) -> str:
-    """One line of the timeline."""
-    before = f"+{elapsed(entry.moment - since)}".ljust(INDENT)
-    if entry.error:
-        return line(before, f"The function failed: {entry.error}")
-    said = entry.line
-    text = f"{said['outcome']}, attempt {said['attempt']}"
-    return line(before, f"{text}: {said['detail']}" if said.get("detail") else text)
-
-
-def verdict(followed: Followed, options: argparse.Namespace) -> str:
-    """How it ended."""
-    if followed.last in LAUNCHED:
-        return f"Launched: {', '.join(followed.tasks) or 'by an earlier invocation'}."
-    if followed.last is None:
-        return "Not launched: the log shows no outcome. Errors of the function stand above."
-    if followed.last in GOES_ON:
-        more = " Its task will not be stopped then." if options.stop else ""
-        return f"Not launched within {elapsed(options.timeout)}: the retries go on.{more}"
-    return "Not launched: the chain has ended, and a dead letter may be in the archive."
+def _is_server_error(error: Exception) -> bool:
+    """Has Lambda itself failed? What it has done until then is not known."""
+    if not isinstance(error, ClientError):
+        return False
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
 
 
 def stop(session: boto3.Session, followed: Followed) -> bool:
-    """Stop the tasks that were placed. Could all be stopped?"""
-    is_stopped = followed.last is not Outcome.ALREADY_LAUNCHED
-    if not is_stopped:
+    """Stop the tasks that were placed. Is none left, as far as is known?"""
+    left = list(followed.tasks)
+    if followed.is_launched and not left:
         say("drill: the log does not name the task: stop it by hand")
-    for task in followed.tasks:
-        try:
+        return False
+    try:
+        for task in followed.tasks:
             client_of(session, "ecs").stop_task(
                 cluster=followed.cluster, task=task, reason="Placed by a drill of retry-run-task"
             )
-        except (*ERRORS, BadInput) as error:
-            say(f"drill: {task} was not stopped: {problem_of(error)}")
-            is_stopped = False
-        else:
-            print(line("", f"Stopped: {task}."))
-    return is_stopped
-
-
-def not_verified(followed: Followed) -> str:
-    """What a drill does not show."""
-    if followed.came_back:
-        return (
-            "An attempt failed, and its own event came back: CloudTrail, the rule and the "
-            "function are connected."
-        )
-    return (
-        "Not verified: that CloudTrail sends the event of a failed call to the rule, and that the "
-        "rule invokes the function. `uv run check` looks at both."
-    )
+            left.remove(task)
+            show(line("", f"Stopped: {task}."))
+    except (*ERRORS, BadInput) as error:
+        say(f"drill: not stopped: {', '.join(left)} ({problem_of(error)})")
+    except KeyboardInterrupt:
+        say(f"drill: interrupted; not stopped: {', '.join(left)}")
+    return not left

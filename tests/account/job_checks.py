@@ -10,195 +10,184 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from account import permissions
 from account.finding import Finding, fix, ok, unknown, why_not
-from account.jobs import Job
+from account.jobs import CLIENT_CONFIG, Job
 from account.look_ups import LookUps
+from account.once import Denied
 from account.reach import Reach
 from account.runs import run_task_shape
-from account.session import client_of
+from account.session import client_of, code_of
 from account.simulation import Simulation
 from account.verdict import RETRY, Verdict, decided
 from rehearsal.callers import failed_call_of, parameters_of
-from retry_run_task.definition import due_of
+from retry_run_task.definition import due_of, request_of
 from retry_run_task.outcome import Outcome
-from retry_run_task.request import NotExact
+from retry_run_task.request import AnyText, NotExact
+from retry_run_task.source import hidden_environments
 
-# Roles are passed to these services (Amazon ECS developer guide, "Amazon ECS task IAM role", and
-# "Amazon ECS infrastructure IAM role" for the volumes of EBS).
-TASKS, INFRASTRUCTURE = "ecs-tasks.amazonaws.com", "ecs.amazonaws.com"
+# RunTask takes no more (API reference, `count`).
+MOST_TASKS = 10
+
+# Why the stack does not retry a job, though nothing is wrong.
+OUTSIDE = "outside the stack's ClusterArns or TaskDefinitionArns"
+OPTED_OUT = "opted out by a tag of the job"
+OVER = "no more calls are due"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call that would fail: its request, and the event that CloudTrail would make of it.
 
-    `title` is that of its job, and `role` the ARN of the caller's role, if that sends tags.
+    `title` is that of its job; without a `job`, a program makes the call. `is_filled_in`: cluster,
+    task definition or a role are known only when it fires.
     """
 
     title: str
     request: Mapping[str, Any]
     event: Mapping[str, Any]
-    role: str = ""
+    job: Job | None = None
+    is_filled_in: bool = False
 
 
 class JobChecks:
-    """Looks at calls, one after the other. `left_out` are jobs that are none of the stack's."""
+    """Looks at calls, one after the other."""
 
     def __init__(self, session: boto3.Session, reach: Reach) -> None:
         """Raises BadInput."""
-        self.left_out: dict[str, list[str]] = {}
         self._reach, self._look_ups = reach, LookUps(session)
         self._simulation = Simulation(session)
-        self._ecs = client_of(session, "ecs")
+        self._ecs = client_of(session, "ecs", config=CLIENT_CONFIG)
         self._task_definitions: dict[str, Mapping[str, Any]] = {}
+        self._denied = Denied()
 
-    def of_job(self, job: Job, now: datetime) -> Iterator[Finding]:
-        """One that says it is retried, or one for each thing to fix and each that is not known."""
-        why = ""
-        try:
-            moment = _next_call(job, now)
-            if moment is None:
-                why = "no more calls are due"
-            else:
-                call = call_of(job, moment)
-                why = self.why_left_out(call)
-        except NotExact as problem:
-            yield fix(job.title, f"Its call cannot be predicted: {problem}.")
-            return
-        if why:
-            self.left_out.setdefault(why, []).append(job.title)
-            return
-        found = [*_named_key(job), *self.of_call(call)]
-        if not any(finding.subject == job.title for finding in found):
-            is_allowed = self._reach.role_arn and not found
-            policy = ", and the policy allows it" if is_allowed else ""
-            off = "" if job.is_enabled else " It is disabled, and makes no calls now."
-            yield ok(job.title, f"A failed call would be retried exactly{policy}.{off}")
-        yield from found
+    def of_stack(self) -> Iterator[Finding]:
+        """What the function may, for any job."""
+        reach, found = self._reach, []
+        if reach.role_arn is not None:
+            found = list(permissions.of_function(self._simulation, reach.settings, reach.role_arn))
+            yield from found or [ok("policy", "It allows the function to wait, and to look up.")]
 
-    def why_left_out(self, call: Call) -> str:
-        """Why it is none of the stack's calls, by the choice of its owner; empty if it is one."""
+    def of_call(self, call: Call) -> str | list[Finding]:
+        """Why the stack leaves it out by its owner's choice; or what there is to say about it.
+
+        Nothing, if it would be retried.
+        """
         settings = self._reach.settings
         if not settings.covers(call.request.get("cluster"), call.request.get("taskDefinition")):
-            return "outside the stack's ClusterArns or TaskDefinitionArns"
-        is_opted_out = self._verdict(call).name == Outcome.OPTED_OUT
-        return "opted out by a tag of the job" if is_opted_out else ""
+            return OUTSIDE
+        verdict = decided(call.event, settings, self._look_ups)
+        if verdict.name == Outcome.OPTED_OUT:
+            return OPTED_OUT
+        found = [*self._unmatched(call), *_judged(call, verdict)]
+        if call.job is not None:
+            found += [*_named_key(call.job), *_deletes_itself(call, call.job)]
+        if call.request.get("count", 1) > MOST_TASKS:
+            problem = f"It asks for more than {MOST_TASKS} tasks at once, which ECS rejects"
+            found.append(fix(call.title, f"{problem}: ask for less."))
+        if call.is_filled_in:
+            problem = "Its cluster, task definition or a role is filled in when it fires"
+            found.append(unknown(call.title, f"{problem}: its permissions cannot be checked."))
+        else:
+            found += self._permissions(call)
+        return found
 
-    def of_call(self, call: Call) -> Iterator[Finding]:
-        """What keeps the call from being retried, and what of that is not known; else nothing."""
-        yield from self._unmatched(call)
-        verdict = self._verdict(call)
-        if not verdict.is_known:
-            yield unknown(call.title, verdict.why)
-        elif verdict.name != RETRY:
-            yield fix(call.title, f"{verdict.name}: {verdict.why}")
-        yield from self._permissions(call)
-
-    def _verdict(self, call: Call) -> Verdict:
-        return decided(call.event, self._reach.settings, self._look_ups)
+    def of_job(self, job: Job, now: datetime) -> str | list[Finding]:
+        """As of_call; at least one finding, if it is not left out."""
+        off = "" if job.is_enabled else " It is disabled, and makes no calls now."
+        try:
+            moment = next_call_at(job, now)
+            if moment is None:
+                return OVER
+            call = call_of(job, moment)
+        except NotExact as problem:
+            return [fix(job.title, f"Its call cannot be predicted: {problem}: correct it.{off}")]
+        found = self.of_call(call)
+        if isinstance(found, str):
+            return found
+        if any(finding.subject == job.title for finding in found):
+            return [
+                Finding(f.mark, f.subject, f"{f.sentence}{off if f.subject == job.title else ''}")
+                for f in found
+            ]
+        if found:
+            what = ", ".join(finding.subject for finding in found)
+            retried = (
+                f"A failed call would be retried exactly, as far as was looked at (not {what})."
+            )
+            return [unknown(job.title, f"{retried}{off}"), *found]
+        policy = ", and the policy allows it" if self._reach.role_arn else ""
+        return [ok(job.title, f"A failed call would be retried exactly{policy}.{off}")]
 
     def _unmatched(self, call: Call) -> Iterator[Finding]:
         """Nothing, if the rule matches the event."""
         try:
             if not self._reach.matches(call.event):
-                yield fix(call.title, "The stack's rule does not match a failed call of it.")
+                problem = "The stack's rule does not match a failed call of it"
+                yield fix(call.title, f"{problem}: deploy the stack again.")
         except (ClientError, BotoCoreError) as error:
             yield unknown("pattern", why_not(error))
 
     def _permissions(self, call: Call) -> Iterator[Finding]:
         """What IAM would refuse the function, and its caller."""
-        request, role = call.request, self._reach.role_arn
-        cluster = self._reach.settings.arn("cluster", request["cluster"])
+        request, reach, name = call.request, self._reach, _name(call.request["taskDefinition"])
         try:
             task_definition = self._described(request["taskDefinition"])
         except (ClientError, BotoCoreError) as error:
             # What ECS says of one that is unknown to it: "Unable to describe task definition."
-            is_unknown = getattr(error, "response", {}).get("Error", {}).get("Code")
-            if is_unknown == "ClientException":
-                name = _name(request["taskDefinition"])
-                yield fix(call.title, f"The task definition {name} is not there.")
+            if code_of(error) == "ClientException":
+                problem = f"The task definition {name} is not there"
+                yield fix(call.title, f"{problem}: register it, or let the job start another.")
             else:
                 yield unknown("task definitions", why_not(error))
             return
         if task_definition.get("status") != "ACTIVE":
-            family = task_definition["taskDefinitionArn"].rpartition("/")[2]
-            yield fix(call.title, f"The task definition {family} is not active.")
+            problem = f"The task definition {name} is not active"
+            yield fix(call.title, f"{problem}: let the job start another.")
         try:
-            if role is not None:
-                yield from self._of_function(call, role, cluster, task_definition)
-            if call.role and request.get("tags"):
-                yield from self._of_caller(call, cluster)
+            if reach.role_arn is not None:
+                yield from permissions.of_retry(
+                    self._simulation,
+                    reach.settings,
+                    reach.role_arn,
+                    call.title,
+                    request,
+                    task_definition,
+                    is_narrow=reach.is_narrow,
+                )
+            if call.job is not None and request.get("tags"):
+                role = call.job.definition.role
+                found = permissions.of_caller(
+                    self._simulation, reach.settings, role, call.title, request
+                )
+                yield from permissions.or_missing(call.title, role, found)
         except (ClientError, BotoCoreError) as error:
             yield unknown("permissions", why_not(error))
 
-    def _of_function(
-        self,
-        call: Call,
-        role: str,
-        cluster: str,
-        task_definition: Mapping[str, Any],
-    ) -> Iterator[Finding]:
-        allows, settings = self._simulation.allows, self._reach.settings
-        arn = task_definition["taskDefinitionArn"]
-        where = {"ecs:cluster": cluster}
-        if not allows(role, "ecs:RunTask", arn, where):
-            yield fix(call.title, f"The function's role may not ecs:RunTask {_name(arn)}.")
-        created = {"ecs:CreateAction": "RunTask"}
-        if not allows(role, "ecs:TagResource", _any_task(cluster), where | created):
-            yield fix(
-                call.title, f"The function's role may not ecs:TagResource in {_name(cluster)}."
-            )
-        for named, service in _roles(task_definition, call.request):
-            # A task definition may name a role without its ARN (RegisterTaskDefinition).
-            path = f"arn:{settings.partition}:iam::{settings.account}:role/"
-            passed = named if named.startswith("arn:") else f"{path}{named}"
-            if not allows(role, "iam:PassRole", passed, {"iam:PassedToService": service}):
-                yield fix(
-                    call.title,
-                    f"The role {_name(passed)} is not in PassRoleArns: add {passed}."
-                    if self._reach.is_narrow
-                    else f"The function's role may not iam:PassRole {passed}.",
-                )
-
-    def _of_caller(self, call: Call, cluster: str) -> Iterator[Finding]:
-        """A caller that sends tags needs another permission (RunTask `tags`, API reference)."""
-        caller = call.role
-        context = {"ecs:CreateAction": "RunTask", "ecs:cluster": cluster}
-        try:
-            is_allowed = self._simulation.allows(
-                caller, "ecs:TagResource", _any_task(cluster), context
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchEntity":
-                raise
-            yield fix(call.title, f"Its caller's role {_name(caller)} is not there.")
-            return
-        if not is_allowed:
-            yield fix(
-                call.title,
-                f"It sends tags, and its caller's role {_name(caller)} may not ecs:TagResource: "
-                "ECS rejects its calls.",
-            )
-
     def _described(self, name: str) -> Mapping[str, Any]:
         if name not in self._task_definitions:
-            described = self._ecs.describe_task_definition(taskDefinition=name)
+            described = self._denied.ask(
+                lambda: self._ecs.describe_task_definition(taskDefinition=name)
+            )
             self._task_definitions[name] = described["taskDefinition"]
         return self._task_definitions[name]
 
 
 def call_of(job: Job, moment: datetime) -> Call:
-    """The call that the job would make at that moment; raises NotExact."""
-    event_id, shape = str(uuid.uuid4()), run_task_shape()
-    return Call(
-        title=job.title,
-        request=parameters_of(job.definition, shape),
-        event=failed_call_of(job.definition, shape, moment=moment, event_id=event_id),
-        role=job.definition.role,
+    """The call that the job would make at that moment, with fresh identifiers; raises NotExact."""
+    if not job.definition.role:
+        raise NotExact("RoleArn", "is missing, without which it cannot call ECS")
+    shape = run_task_shape()
+    request, defined = parameters_of(job.definition, shape), request_of(job.definition, shape)
+    # A token that a definition fixes is that of all its calls.
+    fresh = {"clientToken": str(uuid.uuid4())} if "clientToken" in request else {}
+    event = failed_call_of(
+        job.definition, shape, moment=moment, event_id=str(uuid.uuid4()), **fresh
     )
+    return Call(job.title, request, event, job, _is_filled_in(defined))
 
 
-def _next_call(job: Job, now: datetime) -> datetime | None:
+def next_call_at(job: Job, now: datetime) -> datetime | None:
     """A moment at which the job could call: now, if it can. None if it makes no more calls.
 
     One that is disabled is judged as if its last call were still to come. Raises NotExact.
@@ -209,37 +198,57 @@ def _next_call(job: Job, now: datetime) -> datetime | None:
     return max(first, now) if first else now
 
 
+def _judged(call: Call, verdict: Verdict) -> Iterator[Finding]:
+    """Nothing, if the function would retry the call."""
+    if not verdict.is_known:
+        yield unknown(call.title, verdict.why)
+    elif verdict.name != RETRY:
+        yield fix(call.title, f"It would end as {verdict.name}: {verdict.why}")
+
+
 def _named_key(job: Job) -> Iterator[Finding]:
     """A schedule's tags are maps: {"Key": "a", "Value": "b"} is two tags, "Key" and "Value"."""
     if job.definition.is_rule:
         return
     parameters = job.definition.target.get("EcsParameters") or {}
     for tag in parameters.get("Tags") or []:
-        named = [name for name in tag if name.lower() in ("key", "value")]
-        if len(named) == 2:
+        named = {name.lower(): name for name in tag}
+        if named.keys() >= {"key", "value"}:
+            key, value = (tag[named[name]] for name in ("key", "value"))
             yield fix(
                 job.title,
-                f"A tag is named `{named[0]}`: Scheduler's tags are maps. Write "
-                f"{json.dumps({tag[named[0]]: tag[named[1]]})}.",
+                f"A tag is named `{named['key']}`: Scheduler's tags are maps. Write "
+                f"{json.dumps({key: value})}.",
             )
 
 
-def _roles(
-    task_definition: Mapping[str, Any], request: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    """The roles that the task gets, and the services that they are passed to."""
-    overrides = request.get("overrides", {})
-    for name in ("taskRoleArn", "executionRoleArn"):
-        if role := overrides.get(name) or task_definition.get(name):
-            yield role, TASKS
-    for volume in request.get("volumeConfigurations", []):
-        if role := volume.get("managedEBSVolume", {}).get("roleArn"):
-            yield role, INFRASTRUCTURE
+def _deletes_itself(call: Call, job: Job) -> Iterator[Finding]:
+    """A schedule that is gone when its call has failed has nothing to look up any more.
+
+    Scheduler deletes it shortly after its last call (Scheduler user guide, "Delete a schedule").
+    """
+    schedule: Mapping[str, Any] = job.definition.schedule or {}
+    deletes = schedule.get("ActionAfterCompletion") == "DELETE"
+    hides = hidden_environments(call.event["detail"]["requestParameters"])
+    if deletes and hides and job.definition.ends_itself:
+        yield fix(
+            job.title,
+            "It deletes itself after its last call, and its environment, which CloudTrail hides, "
+            "is gone with it: let it stay (ActionAfterCompletion NONE), or put the value into the "
+            "command.",
+        )
 
 
-def _any_task(cluster: str) -> str:
-    """The ARN of a task of the cluster that does not exist yet."""
-    return f"{cluster.replace(':cluster/', ':task/')}/{'0' * 32}"
+def _is_filled_in(defined: Mapping[str, Any]) -> bool:
+    """Is anything filled in that permissions depend on?"""
+    overrides = defined.get("overrides", {})
+    roles: list[Any] = (
+        [overrides.get(name) for name in ("taskRoleArn", "executionRoleArn")]
+        if isinstance(overrides, Mapping)
+        else []
+    )
+    values = [defined.get("cluster"), defined.get("taskDefinition"), *roles]
+    return any(isinstance(value, AnyText) for value in values)
 
 
 def _name(arn: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import boto3
 
 from account.deployed import Deployed, settings_from_parameters, settings_of
+from account.jobs import CLIENT_CONFIG
+from account.once import Denied, once
 from account.runs import stack_in
 from account.session import client_of
 from rehearsal.pattern import matches
@@ -32,7 +34,10 @@ class Reach:
 
 
 def reach_of(session: boto3.Session, stack: Deployed, function: Mapping[str, Any]) -> Reach:
-    """That of a stack whose function GetFunctionConfiguration describes; raises BadInput."""
+    """That of a stack whose function GetFunctionConfiguration describes.
+
+    Raises BadInput and BadSetting, as settings_of does.
+    """
     return Reach(
         settings=settings_of(function),
         matches=_rule_of(session, stack),
@@ -55,14 +60,15 @@ def reach_of_defaults(session: boto3.Session, account: str) -> Reach:
 
 def _rule_of(session: boto3.Session, stack: Deployed) -> Matches:
     """Raises BadInput now, and botocore's exceptions when it is asked."""
-    events, pattern = client_of(session, "events"), ""
+    events = client_of(session, "events", config=CLIENT_CONFIG)
+    rule = once(lambda: events.describe_rule(Name=stack.outputs["RuleName"]))
+    denied = Denied()
 
     def is_matched(event: Mapping[str, Any]) -> bool:
-        nonlocal pattern
-        if not pattern:
-            rule = events.describe_rule(Name=stack.outputs["RuleName"])
-            pattern = rule.get("EventPattern", "{}")
-        answer = events.test_event_pattern(EventPattern=pattern, Event=json.dumps(event))
+        pattern = rule().get("EventPattern", "{}")
+        answer = denied.ask(
+            lambda: events.test_event_pattern(EventPattern=pattern, Event=json.dumps(event))
+        )
         return bool(answer["Result"])
 
     return is_matched

@@ -111,9 +111,14 @@ def action_of(model: OperationModel) -> str:
     return ACTIONS.get(action, action)
 
 
+def code_of(error: Exception) -> str:
+    """The code of an error that AWS answered with; empty for any other."""
+    return error.response["Error"].get("Code", "") if isinstance(error, ClientError) else ""
+
+
 def is_denial(error: Exception) -> bool:
     """Does IAM not allow the call?"""
-    return isinstance(error, ClientError) and error.response["Error"].get("Code") in DENIALS
+    return code_of(error) in DENIALS
 
 
 def problem_of(error: Exception) -> str:

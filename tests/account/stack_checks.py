@@ -10,7 +10,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from account.deployed import Deployed
-from account.finding import Finding, fix, looked, ok, unknown
+from account.finding import Finding, fix, is_gone, looked, ok, unknown
 from account.session import client_of
 from rehearsal.callers import RULES_SERVICE
 from rehearsal.cloudtrail import run_task_event
@@ -19,16 +19,23 @@ from rehearsal.policies import CAPACITY
 from rehearsal.records import BadInput
 from rehearsal.template import Stack
 
-# Of CloudFormation's states, those in which the stack is as its last deployment wanted it.
-GOOD = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 AGAIN = "deploy the stack again"
 
-# Since 2024, rules have a second state of this kind (EventBridge API reference, PutRule `State`).
+# Of CloudFormation's states, those in which the stack is as its last deployment wanted it; and what
+# helps where a deployment alone does not (CloudFormation user guide, "Stack status codes").
+GOOD = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
+WAYS_OUT = {
+    "DELETE_FAILED": "delete it again, and deploy it",
+    "UPDATE_ROLLBACK_FAILED": "`aws cloudformation continue-update-rollback`, and deploy it again",
+}
+
+# EventBridge API reference, PutRule `State`.
 ENABLED = ("ENABLED", "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS")
 
 
 class StackChecks:
-    """Looks at one stack. `function` and `resources` read what several of them need."""
+    """Looks at one stack of the account. `function` and `resources` are what several of them need:
+    GetFunctionConfiguration of the function that retries, and physical names by logical ids."""
 
     def __init__(
         self,
@@ -46,26 +53,42 @@ class StackChecks:
         """At least one for each part."""
         for subject, findings in {
             "version": self._version(),
-            "rule": self._rule(),
+            "rule": self.rule(),
             "pattern": self._pattern(),
             "replay rule": self._replay_rule(),
             "resource policy": self._resource_policy(),
-            "function": self._functions(),
+            "function": self.function(),
+            "notifying function": self._notify(),
             "layer": self._layers(),
             "archive": self._archive(),
             "schedule group": self._schedule_group(),
             "subscription": self._subscription(),
-            "dead-letter queues": self._queues(),
+            "dead-letter queue": self._queue(),
+            "unsent messages": self._unsent(),
             "alarms": self._alarms(),
         }.items():
-            yield from looked(subject, findings)
+            yield from looked(subject, _or_gone(subject, findings))
+
+    def rule(self) -> Iterator[Finding]:
+        """The rule that sees failed calls."""
+        yield from self._judge_rule("rule", self._output("RuleName"), "default")
+
+    def function(self) -> Iterator[Finding]:
+        """The function that retries."""
+        yield from self._judge_function("function", self._function())
+
+    def _notify(self) -> Iterator[Finding]:
+        client = self._client("lambda")
+        notify = client.get_function_configuration(FunctionName=self._resource("Notify"))
+        yield from self._judge_function("notifying function", notify)
 
     def _version(self) -> Iterator[Finding]:
         subject, status = "version", self._stack.status
-        if status.endswith("_IN_PROGRESS"):
+        if self._stack.is_being_changed:
             yield unknown(subject, f"The stack is being changed ({status}): look again later.")
         elif status not in GOOD:
-            yield fix(subject, f"The last deployment failed ({status}): {AGAIN}.")
+            way_out = WAYS_OUT.get(status, AGAIN)
+            yield fix(subject, f"The last deployment failed ({status}): {way_out}.")
         deployed = self._stack.outputs.get("Version", "none")
         ours = self._template.outputs["Version"]["Value"]
         if deployed != ours:
@@ -77,32 +100,30 @@ class StackChecks:
         elif status in GOOD:
             yield ok(subject, f"{deployed}, as this checkout.")
 
-    def _rule(self) -> Iterator[Finding]:
-        yield from self._judge_rule("rule", self._output("RuleName"), "default")
-
     def _replay_rule(self) -> Iterator[Finding]:
         bus, name = self._replay_rules_arn().split("/")[1:]
         yield from self._judge_rule("replay rule", name, bus)
 
     def _judge_rule(self, subject: str, name: str, bus: str) -> Iterator[Finding]:
         events = self._client("events")
-        rule = events.describe_rule(Name=name, EventBusName=bus)
+        is_enabled = events.describe_rule(Name=name, EventBusName=bus)["State"] in ENABLED
+        if not is_enabled:
+            yield fix(subject, "It is disabled: deploy with RuleState=ENABLED.")
         targets = events.list_targets_by_rule(Rule=name, EventBusName=bus)["Targets"]
         changes = {"Input", "InputPath", "InputTransformer"}
         function_arn = self._function()["FunctionArn"]
-        if rule["State"] not in ENABLED:
-            yield fix(subject, "It is disabled: deploy with RuleState=ENABLED.")
-        elif not any(t["Arn"] == function_arn and not changes & t.keys() for t in targets):
+        if not any(t["Arn"] == function_arn and not changes & t.keys() for t in targets):
             yield fix(subject, f"It does not send whole events to the function: {AGAIN}.")
-        else:
+        elif is_enabled:
             yield ok(subject, "It is enabled, and sends events to the function.")
 
     def _pattern(self) -> Iterator[Finding]:
-        events = self._client("events")
-        name = self._output("RuleName")
-        pattern = events.describe_rule(Name=name).get("EventPattern", "{}")
-        failed = self._event({"tasks": [], "failures": [{"reason": CAPACITY}]})
-        launched = self._event({"tasks": [{"taskArn": "arn:aws:ecs:::task/1"}], "failures": []})
+        events, name = self._client("events"), self._output("RuleName")
+        rule = events.describe_rule(Name=name)
+        failed = _event(rule["Arn"], {"tasks": [], "failures": [{"reason": CAPACITY}]})
+        task = {"taskArn": "arn:aws:ecs:::task/1"}
+        launched = _event(rule["Arn"], {"tasks": [task], "failures": []})
+        pattern = rule.get("EventPattern", "{}")
         matched, too_many = (
             events.test_event_pattern(EventPattern=pattern, Event=json.dumps(event))["Result"]
             for event in (failed, launched)
@@ -114,63 +135,43 @@ class StackChecks:
         else:
             yield ok("pattern", "It matches a failed call, and no call that started its tasks.")
 
-    def _event(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """The event of a rule's call that was answered so."""
-        partition, _, region, account = self._function()["FunctionArn"].split(":")[1:5]
-        return run_task_event(
-            {"cluster": "default", "taskDefinition": "check"},
-            answer,
-            event_id="00000000-0000-0000-0000-000000000000",
-            moment=datetime.now(UTC),
-            region=region,
-            account=account,
-            role_arn=f"arn:{partition}:iam::{account}:role/check",
-            session="check",
-            user_agent=RULES_SERVICE,
-            invoked_by=RULES_SERVICE,
-        )
-
     def _resource_policy(self) -> Iterator[Finding]:
         subject, function = "resource policy", self._function()
         try:
             policy = self._client("lambda").get_policy(FunctionName=function["FunctionName"])
             statements = json.loads(policy["Policy"])["Statement"]
         except ClientError as error:
-            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            if not is_gone(error):
                 raise
             statements = []
-        name = self._output("RuleName")
-        rule_arn = self._client("events").describe_rule(Name=name)["Arn"]
+        rule_arn = self._client("events").describe_rule(Name=self._output("RuleName"))["Arn"]
         for title, arn in {"rule": rule_arn, "replay rule": self._replay_rules_arn()}.items():
             if not may_invoke(statements, function["FunctionArn"], arn):
                 yield fix(subject, f"The {title} may not invoke the function: {AGAIN}.")
                 return
         yield ok(subject, "Both rules may invoke the function.")
 
-    def _functions(self) -> Iterator[Finding]:
-        client, bad = self._client("lambda"), []
-        notify = self._resource("Notify")
-        for function in (
-            self._function(),
-            client.get_function_configuration(FunctionName=notify),
-        ):
-            name = function["FunctionName"]
-            if function.get("State") != "Active":
-                reason = function.get("StateReason", "no reason is given")
-                bad.append(f"{name} is not active ({reason}): {AGAIN}.")
-            elif function.get("LastUpdateStatus") == "Failed":
-                reason = function.get("LastUpdateStatusReason", "no reason is given")
-                bad.append(f"The last update of {name} failed ({reason}): {AGAIN}.")
-            limit = client.get_function_concurrency(FunctionName=name)
-            if limit.get("ReservedConcurrentExecutions") == 0:
-                bad.append(
-                    f"{name} is stopped: `aws lambda delete-function-concurrency --function-name "
-                    f"{name}` lets it run again."
-                )
+    def _judge_function(self, subject: str, function: Mapping[str, Any]) -> Iterator[Finding]:
+        """Lambda brings one that is Inactive back by itself (Lambda developer guide, "States")."""
+        name, bad = function["FunctionName"], []
+        if function.get("State") == "Failed":
+            bad.append(f"It has failed ({_reason(function, 'StateReason')}): {AGAIN}.")
+        elif function.get("LastUpdateStatus") == "Failed":
+            reason = _reason(function, "LastUpdateStatusReason")
+            bad.append(f"Its last update failed ({reason}): {AGAIN}.")
+        elif "InProgress" in (function.get("State"), function.get("LastUpdateStatus")):
+            yield unknown(subject, "It is being updated: look again later.")
         for sentence in bad:
-            yield fix("function", sentence)
-        if not bad:
-            yield ok("function", "Both functions are active.")
+            yield fix(subject, sentence)
+        limit = self._client("lambda").get_function_concurrency(FunctionName=name)
+        if limit.get("ReservedConcurrentExecutions") == 0:
+            yield fix(
+                subject,
+                f"It is stopped: `aws lambda delete-function-concurrency --function-name {name}` "
+                "lets it run again.",
+            )
+        elif not bad:
+            yield ok(subject, "It can run.")
 
     def _layers(self) -> Iterator[Finding]:
         layers = [layer["Arn"] for layer in self._function().get("Layers", [])]
@@ -180,7 +181,9 @@ class StackChecks:
             try:
                 self._client("lambda").get_layer_version_by_arn(Arn=arn)
             except ClientError as error:
-                if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                # Another account's layer that is gone, or shared no more, is said not to be allowed
+                # by its own policy (seen: cds-snc/terraform-modules#203).
+                if not is_gone(error) and "resource-based policy" not in str(error):
                     raise
                 yield fix("layer", f"{arn} is gone: {AGAIN}.")
             else:
@@ -205,20 +208,16 @@ class StackChecks:
     def _subscription(self) -> Iterator[Finding]:
         topic = self._output("NotificationTopicArn")
         pages = self._client("sns").get_paginator("list_subscriptions_by_topic")
-        subscriptions = [
-            s for page in pages.paginate(TopicArn=topic) for s in page["Subscriptions"]
-        ]
-        # One that is not confirmed has a word in place of its ARN (SNS API reference,
-        # ListSubscriptionsByTopic).
-        confirmed = [s for s in subscriptions if s["SubscriptionArn"].startswith("arn:")]
+        found = [s for page in pages.paginate(TopicArn=topic) for s in page["Subscriptions"]]
+        # One that is not confirmed has a word in place of its ARN, and so has one that was ended
+        # (seen: PendingConfirmation, Deleted).
+        confirmed = [s for s in found if s["SubscriptionArn"].startswith("arn:")]
         if confirmed:
             kinds = ", ".join(sorted({s["Protocol"] for s in confirmed}))
             yield ok("subscription", f"{len(confirmed)} confirmed ({kinds}).")
-        elif subscriptions:
-            yield fix(
-                "subscription",
-                "It is not confirmed, and nobody is alerted: open the link in AWS's mail.",
-            )
+        elif any(s["SubscriptionArn"] != "Deleted" for s in found):
+            problem = "It is not confirmed, and nobody is alerted"
+            yield fix("subscription", f"{problem}: open the link in AWS's mail.")
         else:
             yield fix(
                 "subscription",
@@ -226,26 +225,21 @@ class StackChecks:
                 f"{topic}.",
             )
 
-    def _queues(self) -> Iterator[Finding]:
-        urls = {
-            "DeadLetterQueue": self._output("DeadLetterQueueUrl"),
-            "UnsentLostJobs": self._resource("UnsentLostJobs"),
-        }
+    def _queue(self) -> Iterator[Finding]:
+        url = self._output("DeadLetterQueueUrl")
+        yield from self._judge_queue("dead-letter queue", url, "The dead-letter queue")
+
+    def _unsent(self) -> Iterator[Finding]:
+        url = self._resource("UnsentLostJobs")
+        yield from self._judge_queue("unsent messages", url, "No message comes")
+
+    def _judge_queue(self, subject: str, url: str, heading: str) -> Iterator[Finding]:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = {}
-        for title, url in urls.items():
-            attributes = self._client("sqs").get_queue_attributes(
-                QueueUrl=url, AttributeNames=names
-            )
-            if count := sum(int(attributes["Attributes"][name]) for name in names):
-                found[title] = count
-        for title, count in found.items():
-            yield fix(
-                "dead-letter queues",
-                f"{title} has {count:,}: see the operator's page of the README.",
-            )
-        if not found:
-            yield ok("dead-letter queues", "They are empty.")
+        answer = self._client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
+        if count := sum(int(answer["Attributes"][name]) for name in names):
+            yield fix(subject, f'There are {count:,} in the queue: see "{heading}" in the README.')
+        else:
+            yield ok(subject, "The queue is empty.")
 
     def _alarms(self) -> Iterator[Finding]:
         ours = [
@@ -255,25 +249,30 @@ class StackChecks:
         ]
         names = {self._resource(logical_id): logical_id for logical_id in ours}
         pages = self._client("cloudwatch").get_paginator("describe_alarms")
-        states = {
-            alarm["AlarmName"]: alarm["StateValue"]
+        alarms = {
+            alarm["AlarmName"]: alarm
             for page in pages.paginate(AlarmNames=list(names), AlarmTypes=["MetricAlarm"])
             for alarm in page["MetricAlarms"]
         }
-        ringing = [names[name] for name, state in states.items() if state == "ALARM"]
-        gone = [logical_id for name, logical_id in names.items() if name not in states]
-        for logical_id in ringing:
-            yield fix("alarms", f"{logical_id} is ringing.")
-        for logical_id in gone:
-            yield fix("alarms", f"{logical_id} is gone: {AGAIN}.")
-        if not ringing and not gone:
+        bad = False
+        for name, logical_id in names.items():
+            if name not in alarms:
+                bad = True
+                yield fix("alarms", f"{logical_id} is gone: {AGAIN}.")
+            elif alarms[name]["StateValue"] == "ALARM":
+                bad = True
+                meaning = alarms[name].get("AlarmDescription", "see the README")
+                yield fix("alarms", f"{logical_id} is ringing: {meaning}.")
+        if not bad:
             yield ok("alarms", "None is ringing.")
 
     def _replay_rules_arn(self) -> str:
         """It is in the output that replays lost jobs; a rule's Ref would have its bus in front."""
         command = self._output("StartReplayCommand")
-        found = re.search(r"FilterArns=(\S+)", command)
-        return found[1] if found else ""
+        found = re.search(r"FilterArns=(arn:\S+:rule/[^/\s]+/[^/\s]+)", command)
+        if not found:
+            raise BadInput("the output StartReplayCommand is not that of this version")
+        return found[1]
 
     def _output(self, name: str) -> str:
         if name not in self._stack.outputs:
@@ -292,7 +291,10 @@ class StackChecks:
 
 
 def may_invoke(statements: list[dict[str, Any]], function_arn: str, rule_arn: str) -> bool:
-    """Does a function's resource policy let this rule invoke it?"""
+    """Does a function's resource policy let this rule invoke it?
+
+    Raises BadInput for a policy that this command does not understand.
+    """
     for_events = [
         # IAM does not mind the case of a condition's keys: Lambda writes AWS:SourceArn.
         statement
@@ -305,12 +307,46 @@ def may_invoke(statements: list[dict[str, Any]], function_arn: str, rule_arn: st
         for statement in statements
         if _is_for_events(statement.get("Principal"))
     ]
-    account = rule_arn.split(":")[4]
-    context = {"aws:sourcearn": rule_arn, "aws:sourceaccount": account}
-    return allowed(for_events, "lambda:InvokeFunction", function_arn, context)
+    context = {"aws:sourcearn": rule_arn, "aws:sourceaccount": rule_arn.split(":")[4]}
+    try:
+        return allowed(for_events, "lambda:InvokeFunction", function_arn, context)
+    except KeyError as operator:
+        raise BadInput(f"it has a condition that is not understood ({operator})") from operator
 
 
 def _is_for_events(principal: Any) -> bool:
     if isinstance(principal, dict):
         return RULES_SERVICE in as_list(principal.get("Service", []))
     return bool(principal == "*")
+
+
+def _or_gone(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """What CloudFormation has made, and somebody has deleted, is to be fixed."""
+    try:
+        yield from findings
+    except ClientError as error:
+        if not is_gone(error):
+            raise
+        # CloudFormation does not notice; an unchanged template changes nothing.
+        yield fix(subject, "It is gone: delete the stack, and deploy it again.")
+
+
+def _event(rule_arn: str, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The event of a rule's call that was answered so, in the rule's account and Region."""
+    partition, _, region, account = rule_arn.split(":")[1:5]
+    return run_task_event(
+        {"cluster": "default", "taskDefinition": "check"},
+        answer,
+        event_id="00000000-0000-0000-0000-000000000000",
+        moment=datetime.now(UTC),
+        region=region,
+        account=account,
+        role_arn=f"arn:{partition}:iam::{account}:role/check",
+        session="check",
+        user_agent=RULES_SERVICE,
+        invoked_by=RULES_SERVICE,
+    )
+
+
+def _reason(function: Mapping[str, Any], member: str) -> str:
+    return str(function.get(member) or "no reason is given")

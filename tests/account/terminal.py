@@ -1,11 +1,14 @@
-"""The terminal of whoever runs a command: lines on standard error, and how far it is."""
+"""The terminal of whoever runs a command: what is printed, what is asked, how far it is."""
 
 import contextlib
 import sys
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.prompt import Confirm
 
+from rehearsal.cli import print_nowhere
+from rehearsal.records import BadInput
 from rehearsal.show import printable
 
 
@@ -13,6 +16,33 @@ def say(text: str) -> None:
     """One line on standard error. If it is closed, the result is printed all the same."""
     with contextlib.suppress(OSError):
         print(printable(" ".join(text.split())), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Some lines on standard output, at once. What nobody reads any more stops nothing."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        print_nowhere()
+
+
+def confirm(question: str, *, is_sure: bool) -> None:
+    """Raises BadInput unless a person says yes, or has said so."""
+    if is_sure:
+        return
+    if not has_terminal():
+        raise BadInput("nothing was started: give --yes where no terminal can be asked")
+    try:
+        is_sure = Confirm.ask(question, default=False, console=Console(stderr=True))
+    except EOFError:
+        is_sure = False
+    if not is_sure:
+        raise BadInput("nothing was started")
+
+
+def has_terminal() -> bool:
+    """Is there somebody who can answer?"""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def progress_bar() -> Progress:

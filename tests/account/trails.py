@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from account.finding import Finding, Mark, why_not
 from account.session import client_of
@@ -59,10 +59,10 @@ def _judge(session: boto3.Session, trail: Mapping[str, Any]) -> tuple[Mark, str]
     try:
         is_logging = cloudtrail.get_trail_status(Name=arn)["IsLogging"]
         selectors = cloudtrail.get_event_selectors(TrailName=arn)
-    except ClientError as error:
-        whose = "is the organisation's" if trail.get("IsOrganizationTrail") else "cannot be read"
+    except (ClientError, BotoCoreError) as error:
+        whose = " of the organisation" if trail.get("IsOrganizationTrail") else ""
         return Mark.UNKNOWN, (
-            f"The trail {name} {whose}. Whether it logs management write events is not known "
+            f"Whether the trail {name}{whose} logs management write events cannot be read from "
             f"here. {why_not(error)}"
         )
     if not is_logging:

@@ -168,14 +168,25 @@ def failed_call_of(
     )
 
 
-def filled(value: Any, shape: Shape) -> Any:
-    """The value with something of its shape for all that is filled in when a definition fires."""
+def filled(value: Any, shape: Shape, path: str = "") -> Any:
+    """The value with something of its shape for all that is filled in when a definition fires.
+
+    Raises NotExact, naming the member at `path`, where that is text and has to be something else.
+    """
     if isinstance(value, AnyText):
-        return "filled in".join(value.parts) if value.parts else _anything(shape)
+        if not value.parts:
+            return _anything(shape)
+        if shape.type_name != "string":
+            raise NotExact(path, f"is text, and has to be of type {shape.type_name}")
+        return "filled in".join(value.parts)
     if isinstance(shape, ListShape):
-        return [filled(item, shape.member) for item in value]
+        return [filled(item, shape.member, f"{path}[{i}]") for i, item in enumerate(value)]
     if isinstance(shape, StructureShape):
-        return {name: filled(member, shape.members[name]) for name, member in value.items()}
+        dot = f"{path}." if path else ""
+        return {
+            name: filled(member, shape.members[name], f"{dot}{name}")
+            for name, member in value.items()
+        }
     return value
 
 

@@ -96,8 +96,7 @@ def run(command: str, play: Callable[[], int], *, isolated: bool = True) -> int:
     except BadInput as bad:
         problem = str(bad)
     except OSError as error:  # of what is printed: reading raises BadInput
-        # Python would try once more to write what is left, when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_nowhere()
         if isinstance(error, BrokenPipeError):  # `rehearse … | head`
             return 2
         problem = f"standard output: {error.strerror}"
@@ -105,6 +104,11 @@ def run(command: str, play: Callable[[], int], *, isolated: bool = True) -> int:
         problem = "interrupted"
     print(f"{command}: {' '.join(problem.split())}", file=sys.stderr)
     return 2
+
+
+def print_nowhere() -> None:
+    """Nobody reads standard output any more. Python would try again to write what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_streams() -> None:

@@ -1,0 +1,143 @@
+"""Permissions: may the function, and the caller of a job, do what a retry of it needs?"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from account.finding import Finding, fix, is_gone, unknown
+from account.simulation import Answer, Context, Simulation
+from retry_run_task.settings import Settings
+
+# Roles are passed to these services (Amazon ECS developer guide, "Amazon ECS task IAM role", and
+# "Amazon ECS infrastructure IAM role" for the volumes of EBS).
+TASKS, INFRASTRUCTURE = "ecs-tasks.amazonaws.com", "ecs.amazonaws.com"
+SCHEDULER = "scheduler.amazonaws.com"
+
+
+def of_function(simulation: Simulation, settings: Settings, role: str) -> Iterator[Finding]:
+    """What the function needs for any job: to wait, to look up, and to report."""
+    region = f"{settings.partition}:{{}}:{settings.region}:{settings.account}"
+    schedules = f"arn:{region.format('scheduler')}:schedule"
+    needs: list[tuple[str, str, Context]] = [
+        ("scheduler:CreateSchedule", f"{schedules}/{settings.schedule_group}/attempt", {}),
+        ("iam:PassRole", settings.scheduler_role_arn, {"iam:PassedToService": SCHEDULER}),
+    ]
+    if settings.recover_hidden_environment:
+        needs += [
+            ("events:ListEventBuses", "*", {}),
+            ("events:ListRuleNamesByTarget", "*", {}),
+            ("events:ListTargetsByRule", f"arn:{region.format('events')}:rule/name", {}),
+            ("scheduler:ListSchedules", "*", {}),
+            ("scheduler:GetSchedule", f"{schedules}/default/name", {}),
+        ]
+    for action, resource, context in needs:
+        yield from _unless_allowed(
+            simulation.of(role, action, resource, context),
+            "policy",
+            f"The function's role may not {action}",
+            "deploy the stack again",
+        )
+
+
+def of_retry(
+    simulation: Simulation,
+    settings: Settings,
+    role: str,
+    title: str,
+    request: Mapping[str, Any],
+    task_definition: Mapping[str, Any],
+    *,
+    is_narrow: bool,
+) -> Iterator[Finding]:
+    """What the function needs to retry a call. `is_narrow`: the stack has PassRoleArns."""
+    cluster = settings.arn("cluster", request.get("cluster") or "default")
+    arn, where = task_definition["taskDefinitionArn"], {"ecs:cluster": cluster}
+    yield from _unless_allowed(
+        simulation.of(role, "ecs:RunTask", arn, where),
+        title,
+        f"The function's role may not ecs:RunTask {_name(arn)} in {_name(cluster)}",
+        "see the role's policies",
+    )
+    created = where | {"ecs:CreateAction": "RunTask"}
+    yield from _unless_allowed(
+        simulation.of(role, "ecs:TagResource", _any_task(cluster), created),
+        title,
+        f"The function's role may not ecs:TagResource in {_name(cluster)}",
+        "see the role's policies",
+    )
+    for named, service in _roles(task_definition, request):
+        # A task definition may name a role without its ARN (RegisterTaskDefinition).
+        path = f"arn:{settings.partition}:iam::{settings.account}:role/"
+        passed = named if named.startswith("arn:") else f"{path}{named}"
+        answer = simulation.of(role, "iam:PassRole", passed, {"iam:PassedToService": service})
+        if is_narrow and not answer.refused_by:
+            problem, way_out = f"The role {_name(passed)} is not in PassRoleArns", f"add {passed}"
+        else:
+            problem = f"The function's role may not iam:PassRole {passed}"
+            way_out = "see the role's policies"
+        yield from _unless_allowed(answer, title, problem, way_out)
+
+
+def of_caller(
+    simulation: Simulation, settings: Settings, role: str, title: str, request: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """A caller that sends tags needs another permission (RunTask `tags`, API reference)."""
+    cluster = settings.arn("cluster", request.get("cluster") or "default")
+    tags = {f"aws:RequestTag/{tag.get('key')}": tag.get("value", "") for tag in request["tags"]}
+    keys = [str(tag.get("key")) for tag in request["tags"]]
+    context: Context = {
+        "ecs:CreateAction": "RunTask",
+        "ecs:cluster": cluster,
+        **tags,
+        "aws:TagKeys": keys,
+    }
+    yield from _unless_allowed(
+        simulation.of(role, "ecs:TagResource", _any_task(cluster), context),
+        title,
+        f"It sends tags, and its caller's role {_name(role)} may not ecs:TagResource",
+        "ECS rejects its calls until the role may",
+    )
+
+
+def or_missing(title: str, role: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings on a role; or that there is none."""
+    try:
+        yield from findings
+    except ClientError as error:
+        if not is_gone(error):
+            raise
+        yield fix(title, f"Its caller's role {_name(role)} is not there: give it another.")
+
+
+def _unless_allowed(answer: Answer, subject: str, problem: str, way_out: str) -> Iterator[Finding]:
+    if answer.is_allowed:
+        return
+    by = f" ({answer.refused_by})" if answer.refused_by else ""
+    if answer.missing:
+        keys = ", ".join(answer.missing)
+        yield unknown(subject, f"{problem}, if conditions on {keys} do not hold{by}: look at them.")
+    else:
+        yield fix(subject, f"{problem}{by}: {way_out}.")
+
+
+def _roles(
+    task_definition: Mapping[str, Any], request: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """The roles that the task gets, and the services that they are passed to."""
+    overrides = request.get("overrides", {})
+    for name in ("taskRoleArn", "executionRoleArn"):
+        if role := overrides.get(name) or task_definition.get(name):
+            yield role, TASKS
+    for volume in request.get("volumeConfigurations", []):
+        if role := volume.get("managedEBSVolume", {}).get("roleArn"):
+            yield role, INFRASTRUCTURE
+
+
+def _any_task(cluster: str) -> str:
+    """The ARN of a task of the cluster that does not exist yet."""
+    return f"{cluster.replace(':cluster/', ':task/')}/{'0' * 32}"
+
+
+def _name(arn: str) -> str:
+    return arn.rpartition("/")[2]

@@ -1,0 +1,722 @@
+"""`drill`: one job through the deployed function, and the probe; the rehearsal's world answers."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import boto3
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+)
+from moto.iam.access_control import IAMRequestBase
+
+from account import fire_drill, probe, terminal  # with annotations that need boto3 as it is
+from account.drill import DRILL, PROBE, main, policy_of
+from conftest import NOW, enforcing, run_command
+from deployed_account import INVOCATION, Answer, UserAccount, user_account
+from rehearsal.records import BadInput
+from rehearsal.world import World
+from test_check import MAY_TAG, environment, every_night, nightly, stack_is
+
+assert probe
+
+TASK = "arn:aws:ecs:eu-west-1:123456789012:task/jobs/"
+NOT_VERIFIED = (
+    "Not verified: that CloudTrail sends the event of a failed call to the rule, and that the rule"
+)
+
+
+@contextmanager
+def account_with(*definitions: dict[str, Any], **options: Any) -> Iterator[UserAccount]:
+    """An account with these rules and schedules, their task definition and their caller's role."""
+    kinds: dict[str, list[Any]] = {"Rules": [], "Schedules": []}
+    for definition in definitions:
+        kinds["Rules" if "Targets" in definition else "Schedules"].append(definition)
+    with user_account(options.pop("parameters", None), kinds, **options) as account:
+        account.define_task("nightly:42")
+        account.allow("caller", [MAY_TAG])
+        yield account
+
+
+def drill(*arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output in one line, and standard error."""
+    status, out, error = run_command(main, *arguments)
+    return status, " ".join(out.split()), error
+
+
+def started(account: UserAccount) -> int:
+    """How many tasks were placed."""
+    return len(account.world.tasks)
+
+
+# Launched.
+
+
+def test_a_job_is_started_by_the_deployed_function() -> None:
+    with account_with(nightly(Input=environment("secret"))) as account:
+        status, out, error = drill("nightly", "--yes")
+        assert started(account) == 1
+        (call,) = account.world.calls
+        assert call["overrides"] == json.loads(environment("secret"))
+        assert call["startedBy"] == "events-rule/nightly"
+    assert (status, error) == (0, "")
+    assert out.startswith(
+        "123456789012, eu-west-1, the stack retry-run-task "
+        "This really starts rule nightly: 1 task of nightly:42 in the cluster jobs, as its call "
+        "does, whether or not it runs already. If an attempt fails, it is retried as in an "
+        "emergency, and people are alerted if the job is lost. "
+        "+0:00:01 LAUNCHED, attempt 1/10: Environment recovered from the rule nightly on the bus "
+        f"default: TOKEN. Launched: {TASK}"
+    )
+    assert NOT_VERIFIED in out
+    assert "secret" not in out
+
+
+def test_the_chain_is_followed_with_its_real_times_until_it_is_launched() -> None:
+    with account_with(every_night(), failures=2) as account:
+        status, out, _ = run_command(main, "every-night", "--yes")
+        assert started(account) == 1
+    assert status == 0
+    lines = [line.split(": ")[0] for line in out.splitlines() if line.startswith("+")]
+    assert [line.split("   ")[1] for line in lines] == [
+        "FAILED_AGAIN, attempt 1/10",
+        "SCHEDULED, attempt 2/10",
+        "FAILED_AGAIN, attempt 2/10",
+        "SCHEDULED, attempt 3/10",
+        "LAUNCHED, attempt 3/10",
+    ]
+    assert [line[:8] for line in lines][:3] == ["+0:00:01", "+0:01:31", "+0:03:01"]
+    assert "Verified as well: an attempt failed, and its own event came back through" in out
+    assert "Not verified" not in out
+
+
+def said(*lines: Mapping[str, Any]) -> Answer:
+    """What the log shows, line by line, each look one more."""
+    shown: list[dict[str, Any]] = []
+    left = list(lines)
+
+    def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        if left and "filterPattern" in asked:
+            message, stamp = json.dumps(left.pop(0)), int(NOW.timestamp() * 1000)
+            shown.append({"eventId": str(len(shown)), "timestamp": stamp, "message": message})
+        return {"events": shown}
+
+    return answer
+
+
+def outcome(name: str, attempt: str = "1/10", **members: Any) -> dict[str, Any]:
+    return {"outcome": name, "attempt": attempt, **members}
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_verified"),
+    [
+        ([outcome("FAILED_AGAIN", event="x"), outcome("LAUNCHED", event="y")], True),
+        ([outcome("FAILED_AGAIN"), outcome("LAUNCHED")], False),
+        ([outcome("SCHEDULED", event="x"), outcome("LAUNCHED", event="y")], False),
+        ([outcome("LAUNCHED", event="y")], False),
+    ],
+)
+def test_only_the_event_of_an_attempt_that_failed_verifies_the_way_back(
+    lines: list[dict[str, Any]], is_verified: bool
+) -> None:
+    with account_with(nightly()) as account:
+        account.answers["FilterLogEvents"] = said(*lines)
+        status, out, _ = drill("nightly", "--yes")
+    assert status == 0
+    assert ("Verified as well" in out) is is_verified
+    assert (NOT_VERIFIED in out) is not is_verified
+
+
+def test_a_duplicate_is_not_taken_for_an_event_that_came_back() -> None:
+    """Lambda may run the invocation twice: the second meets the token of the first."""
+    with account_with(nightly(), failures=9) as account:
+        invoke = account.answers["Invoke"]
+        account.answers["Invoke"] = lambda asked: [invoke(asked), invoke(asked)][0]
+        with mock.patch.object(World, "deliver"):  # no event of an attempt comes
+            status, out, _ = drill("nightly", "--yes", "--timeout", "2m")
+    assert status == 1
+    assert out.count("FAILED_AGAIN, attempt 1/10") == 2
+    assert "an attempt has failed, and its own event has not come back yet." in out
+    assert NOT_VERIFIED in out
+
+
+@pytest.mark.parametrize("name", ["request.json", "nightly"])
+def test_a_request_in_a_file_is_started_as_well(name: str, tmp_path: Path) -> None:
+    request = {"taskDefinition": "nightly:42", "count": 2, "group": "x"}
+    (tmp_path / name).write_text(json.dumps(request))
+    with account_with(nightly()) as account:
+        status, out, _ = drill(str(tmp_path / name), "--yes", "--stop")
+        assert (status, started(account)) == (0, 2)
+        (call,) = account.world.calls
+        assert request.items() <= call.items()
+        stopped = boto3.client("ecs").list_tasks(desiredStatus="STOPPED")
+        assert len(stopped["taskArns"]) == 2
+    assert f"{name}: 2 tasks of nightly:42 in the cluster default, as its call does" in out
+    assert out.count("Stopped: ") == 2
+
+
+def test_the_tasks_of_all_attempts_are_stopped() -> None:
+    rule = nightly(EcsParameters={"TaskCount": 3})
+    with account_with(rule, at_most=2) as account:
+        status, out, error = drill("nightly", "--yes", "--stop")
+        assert (status, error, started(account)) == (0, "", 3)
+        running = boto3.client("ecs").list_tasks(cluster="jobs", desiredStatus="RUNNING")
+        assert running["taskArns"] == []
+    assert out.count("Stopped: ") == 3
+    assert "FAILED_AGAIN, attempt 1/10" in out
+
+
+def test_a_launch_by_an_earlier_invocation_is_a_launch() -> None:
+    with account_with(nightly()) as account:
+        account.answers["FilterLogEvents"] = said(outcome("ALREADY_LAUNCHED", tasks=[]))
+        assert drill("nightly", "--yes")[0] == 0
+        account.answers["FilterLogEvents"] = said(outcome("ALREADY_LAUNCHED", tasks=[]))
+        status, out, error = drill("nightly", "--yes", "--stop")
+    assert status == 1
+    assert "Launched: by an earlier invocation." in out
+    assert error == "drill: the log does not name the task: stop it by hand\n"
+
+
+def test_an_answer_that_was_lost_is_found_and_its_task_stopped() -> None:
+    with account_with(nightly(), lost_answers=3) as account:
+        status, out, error = drill("nightly", "--yes", "--stop")
+        assert started(account) == 1
+    assert (status, error, out.count("Stopped: ")) == (0, "", 1)
+
+
+def test_a_token_that_a_definition_fixes_is_not_used() -> None:
+    """All calls of such a schedule are one to ECS: the drill would meet those of the real job."""
+    token = "0b1f1a40-5a5c-4d0e-9c3c-111111111111"  # noqa: S105 - no password
+    schedule = every_night(
+        Target={
+            "Arn": "arn:aws:scheduler:::aws-sdk:ecs:runTask",
+            "Input": json.dumps(
+                {"TaskDefinition": "nightly:42", "Cluster": "jobs", "ClientToken": token}
+            ),
+        }
+    )
+    del schedule["Target"]["EcsParameters"]
+    with account_with(schedule) as account:
+        results = [drill("every-night", "--yes") for _ in range(2)]
+        assert started(account) == 2
+        assert all(token not in call["clientToken"] for call in account.world.calls)
+    assert [status for status, _, _ in results] == [0, 0]
+    assert all(NOT_VERIFIED in out for _, out, _ in results)
+
+
+def test_a_task_that_cannot_be_stopped_is_named() -> None:
+    with account_with(nightly()) as account:
+        account.refused["StopTask"] = "AccessDeniedException"
+        status, out, error = drill("nightly", "--yes", "--stop")
+    assert status == 1
+    assert "LAUNCHED" in out
+    assert error.startswith(f"drill: not stopped: {TASK}")
+    assert error.endswith(" (you are not allowed to call ecs:StopTask: said AWS)\n")
+
+
+# Not launched.
+
+
+def test_a_time_out_says_that_the_retries_go_on() -> None:
+    with account_with(nightly(), failures=99) as account:
+        status, out, _ = drill("nightly", "--yes", "--stop", "--timeout", "10m")
+        assert account.world.now == NOW + timedelta(minutes=10)
+        assert account.world.is_busy
+    assert status == 1
+    assert "Not launched within 0:10:00: the next attempt is pending. The job may start, or" in out
+    assert "This drill does not stop them." in out
+
+
+def test_a_dead_letter_ends_the_drill() -> None:
+    with account_with(nightly(), parameters={"MaxAttempts": "1"}, failures=9):
+        status, out, _ = drill("nightly", "--yes")
+    assert status == 1
+    assert "EXHAUSTED, attempt 1/1: The budget of 1 attempt is used up." in out
+    assert "Not launched: the chain has ended, and people are alerted." in out
+
+
+def test_errors_of_the_function_are_shown_and_three_of_them_are_the_end() -> None:
+    with account_with(nightly()) as account:
+        account.world.refused = {"RunTask": "AccessDeniedException"}
+        status, out, _ = drill("nightly", "--yes")
+        assert account.world.now <= NOW + timedelta(minutes=4)
+    assert status == 1
+    assert out.count("The function failed: ClientError: An error occurred (AccessDenied") == 3
+    assert "The function has failed 3 times, and people are alerted. The job may start, or" in out
+
+
+def test_an_error_that_passes_is_not_the_end() -> None:
+    with account_with(nightly()) as account:
+        account.world.crashes = ["after RunTask"]
+        status, out, _ = drill("nightly", "--yes", "--stop")
+        assert started(account) == 1
+    assert status == 0
+    assert "The function failed: Crash: after RunTask +0:01:01 LAUNCHED, attempt 1/10" in out
+    assert out.count("Stopped: ") == 1
+
+
+def report(status: str) -> dict[str, Any]:
+    """Lambda's own line about an invocation."""
+    return {"type": "platform.report", "record": {"requestId": INVOCATION, "status": status}}
+
+
+def test_what_lambda_itself_says_of_an_invocation_counts() -> None:
+    """A time-out leaves no other line. An error that was said is not said twice."""
+    failed = {"errorType": "X", "errorMessage": "y", "requestId": INVOCATION}
+    lines = [report("timeout"), failed, report("error"), report("timeout")]
+    with account_with(nightly()) as account:
+        account.answers["FilterLogEvents"] = said(*lines)
+        status, out, _ = drill("nightly", "--yes")
+        assert account.world.now < NOW + timedelta(minutes=1)
+    assert status == 1
+    assert re.findall("The function failed: ([^+T]*) ", out) == ["timeout", "X: y", "timeout"]
+    assert "The function has failed 3 times" in out
+
+
+def test_lines_of_another_kind_are_no_outcomes() -> None:
+    lines = [report("success"), {"message": "x"}, outcome("LAUNCHED", "", tasks=None)]
+    with account_with(nightly()) as account:
+        account.answers["FilterLogEvents"] = said(*lines)
+        status, out, _ = drill("nightly", "--yes")
+    assert status == 0
+    assert out.count("+0:00:00") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("LEFT_ALONE", "Not launched: the function leaves the job alone."),
+        ("OPTED_OUT", "Not launched: the function leaves the job alone."),
+        ("NOT_RETRYABLE", "Not launched: the chain has ended, and people are alerted."),
+        ("OF_ANOTHER_VERSION", "Not launched: the chain has ended, and people are alerted."),
+    ],
+)
+def test_every_other_outcome_is_the_end(name: str, sentence: str) -> None:
+    with account_with(nightly()) as account:
+        account.answers["FilterLogEvents"] = said(outcome(name))
+        status, out, _ = drill("nightly", "--yes")
+    assert status == 1
+    assert sentence in out
+
+
+def test_tasks_that_were_placed_before_the_end_are_named() -> None:
+    rule = nightly(EcsParameters={"TaskCount": 3})
+    with account_with(rule, parameters={"MaxAttempts": "1"}, at_most=2):
+        status, out, _ = drill("nightly", "--yes")
+    assert status == 1
+    assert out.count(TASK) == 2
+    assert "Not launched: the chain has ended, and people are alerted. These tasks were pl" in out
+
+
+def test_a_log_that_cannot_be_read_stops_a_drill_before_it_starts_anything() -> None:
+    with account_with(nightly()) as account:
+        account.refused["FilterLogEvents"] = "AccessDeniedException"
+        status, _, error = drill("nightly", "--yes")
+        assert started(account) == 0
+    assert status == 2
+    assert error == (
+        "drill: nothing was started: you are not allowed to call logs:FilterLogEvents: said AWS\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "is_followed"),
+    [
+        ("ThrottlingException", True),
+        (EndpointConnectionError(endpoint_url="https://logs"), True),
+        ("ExpiredTokenException", False),
+    ],
+)
+def test_a_log_that_cannot_be_read_for_a_while_does_not_end_a_drill(
+    error: str | Exception, is_followed: bool
+) -> None:
+    with account_with(nightly()) as account:
+        read, looks = account.answers["FilterLogEvents"], iter("123456789")
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            if next(looks) != "2":
+                return read(asked)
+            if isinstance(error, Exception):
+                raise error
+            raise ClientError({"Error": {"Code": error}}, "FilterLogEvents")
+
+        account.answers["FilterLogEvents"] = answer
+        status, out, problem = drill("nightly", "--yes", "--stop")
+    assert (status, problem) == (0 if is_followed else 1, "")
+    assert ("Launched: " in out) is is_followed
+    assert ("The log cannot be read: your credentials have expired" in out) is not is_followed
+    assert ("The job may start, or run already: look for tasks with the tag" in out) is (
+        not is_followed
+    )
+
+
+def test_an_interrupt_says_how_to_find_what_may_run() -> None:
+    with account_with(nightly(), failures=9) as account:
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            if "filterPattern" in asked:
+                raise KeyboardInterrupt
+            return {"events": []}
+
+        account.answers["FilterLogEvents"] = answer
+        status, out, _ = drill("nightly", "--yes")
+    assert status == 1
+    assert "Interrupted. The job may start, or run already: look for tasks with the tag" in out
+
+
+def test_an_interrupt_while_it_stops_names_what_still_runs() -> None:
+    with account_with(nightly()) as account:
+        account.refused["StopTask"] = KeyboardInterrupt()
+        status, _, error = drill("nightly", "--yes", "--stop")
+    assert status == 1
+    assert error.startswith(f"drill: interrupted; not stopped: {TASK}")
+
+
+def test_nobody_has_to_read_what_it_prints_for_a_task_to_be_stopped() -> None:
+    with account_with(nightly()) as account, mock.patch("builtins.print", side_effect=OSError):
+        with mock.patch.object(terminal, "print_nowhere") as nowhere:
+            status, _, _ = drill("nightly", "--yes", "--stop")
+        stopped = boto3.client("ecs").list_tasks(cluster="jobs", desiredStatus="STOPPED")
+        assert len(stopped["taskArns"]) == started(account) == 1
+    assert status == 0
+    assert nowhere.called
+
+
+def test_no_time_to_wait_is_no_verdict() -> None:
+    with account_with(nightly()) as account:
+        status, out, _ = drill("nightly", "--yes", "--timeout", "0s")
+        account.world.run()
+        assert started(account) == 1
+    assert status == 1
+    assert "Not known: no outcome came within 0:00:00. The job may start, or run already" in out
+
+
+def test_no_answer_to_the_invocation_does_not_mean_that_nothing_runs() -> None:
+    with account_with(nightly()) as account:
+        invoke = account.answers["Invoke"]
+
+        def lost(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            invoke(asked)
+            raise ReadTimeoutError(endpoint_url="https://lambda")
+
+        account.answers["Invoke"] = lost
+        status, out, error = drill("nightly", "--yes")
+        assert started(account) == 1
+    assert status == 0
+    assert "LAUNCHED, attempt 1/10" in out
+    assert error.endswith("the function may run all the same\n")
+
+
+# Refused: nothing is started.
+
+OVER = every_night(
+    ScheduleExpression="at(2026-11-20T00:00:00)", CreationDate="2026-11-01T00:00:00Z"
+)
+REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
+    "not replayable": (
+        nightly(InputPath="$.detail"),
+        "drill: rule nightly: It would end as NOT_REPLAYABLE: The request cannot be repeated: ",
+    ),
+    "opted out": (
+        nightly(EcsParameters={"Tags": [{"Key": "retry-run-task:max-attempts", "Value": "0"}]}),
+        "drill: rule nightly is not retried (opted out by a tag of the job): nothing was started",
+    ),
+    "not predictable": (
+        nightly(Input="no JSON"),
+        "drill: rule nightly: its call cannot be predicted: Input is not JSON",
+    ),
+    "wrong tags": (
+        every_night(EcsParameters={"Tags": [{"Key": "team", "Value": "a"}]}) | {"Name": "nightly"},
+        "drill: schedule nightly: A tag is named `Key`: Scheduler's tags are maps.",
+    ),
+    "over": (
+        OVER | {"Name": "nightly"},
+        "drill: schedule nightly is not retried (no more calls are due): nothing was started",
+    ),
+    "no task definition": (
+        nightly(EcsParameters={"TaskDefinitionArn": "gone:1"}),
+        "drill: rule nightly: The task definition gone:1 is not there: register it, or",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_job_that_is_not_retried_is_refused(name: str) -> None:
+    definition, problem = REFUSALS[name]
+    with account_with(definition) as account:
+        status, out, error = drill("nightly", "--yes")
+        assert started(account) == 0
+        assert "lambda:InvokeFunction" not in account.sent
+    assert (status, out) == (2, "")
+    assert error.startswith(problem)
+
+
+def test_a_job_outside_of_what_the_stack_covers_is_refused() -> None:
+    cluster = "arn:aws:ecs:eu-west-1:123456789012:cluster/other"
+    with account_with(nightly(), parameters={"ClusterArns": cluster}) as account:
+        status, _, error = drill("nightly", "--yes")
+        assert "lambda:InvokeFunction" not in account.sent
+    assert status == 2
+    assert "is not retried (outside the stack's ClusterArns or TaskDefinitionArns)" in error
+
+
+def test_an_event_that_the_deployed_rule_does_not_match_is_refused() -> None:
+    with account_with(nightly()) as account:
+        boto3.client("events").put_rule(
+            Name=account.output("RuleName"), EventPattern='{"source": ["x"]}'
+        )
+        status, _, error = drill("nightly", "--yes")
+        assert "lambda:InvokeFunction" not in account.sent
+    assert status == 2
+    assert "The stack's rule does not match a failed call of it: deploy the stack again. N" in error
+
+
+FILES = {
+    "[]": "the file holds no RunTask request",
+    "{}": "taskDefinition is missing",
+    "no JSON": "not JSON",
+    '{"taskDefinition": "nightly:42", "count": "2"}': "count is not of type integer",
+    '{"taskDefinition": "nightly:42", "count": 11}': "asks for more than 10 tasks at once",
+    '{"taskDefinition": "nightly:42", "TaskCount": 2}': "TaskCount is unknown to botocore's model",
+    '{"taskDefinition": "nightly:42", "overrides": {"containerOverrides": [{"name": "main", '
+    '"environment": [{"name": "A", "value": "secret"}]}]}}': "no EventBridge rule or schedule made",
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_file_that_holds_no_request_to_retry_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text(text)
+    with account_with() as account:
+        status, out, error = drill(str(tmp_path / "request.json"), "--yes")
+        assert "lambda:InvokeFunction" not in account.sent
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert FILES[text] in error
+    assert "request.json" in error
+    assert "secret" not in error
+
+
+def test_a_name_has_to_mean_one_job() -> None:
+    schedule = every_night(GroupName="g") | {"Name": "nightly"}
+    with account_with(nightly(), nightly() | {"EventBusName": "b"}, schedule) as account:
+        status, _, error = drill("nightly", "--yes")
+        assert "lambda:InvokeFunction" not in account.sent
+        assert drill("b/nightly", "--yes")[0] == 0
+        assert account.world.calls[-1]["startedBy"] == "events-rule/nightly"
+        assert drill("g/nightly", "--yes")[0] == 0
+        assert account.world.calls[-1]["startedBy"] == "chronos-schedule/nightly"
+        missing = drill("night", "--yes")
+    assert (status, error.count("\n")) == (2, 1)
+    assert "nightly means several (rule nightly, rule b/nightly, schedule g/nightly): give" in error
+    assert missing[::2] == (
+        2,
+        "drill: night is neither a rule or schedule of eu-west-1 that starts an ECS task, nor a "
+        "file\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_terminal", "is_started"),
+    [
+        ("y\n", True, True),
+        ("n\n", True, False),
+        ("\n", True, False),
+        ("", True, False),
+        ("y\n", False, False),
+    ],
+)
+def test_a_person_is_asked_first(
+    answer: str, is_terminal: bool, is_started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with account_with(nightly()) as account:
+        monkeypatch.setattr(terminal, "has_terminal", lambda: is_terminal)
+        status, out, error = run_command(main, "nightly", stdin=answer.encode())
+        assert started(account) == is_started
+    assert status == (0 if is_started else 2)
+    assert "This really starts rule nightly: 1 task of nightly:42" in out
+    assert ("nothing was started" in error) is not is_started
+    assert ("Start it? [y/n] (n): " in error) is is_terminal
+
+
+def test_without_standard_input_nobody_can_be_asked() -> None:
+    with account_with(nightly()) as account, mock.patch.object(sys, "stdin", None):
+        with pytest.raises(BadInput, match="give --yes where no terminal can be asked"):
+            terminal.confirm("Start it?", is_sure=False)
+        assert started(account) == 0
+
+
+def test_an_event_is_made_anew_when_the_question_is_answered() -> None:
+    with account_with(nightly(), parameters={"MaxAgeMinutes": "5"}) as account:
+
+        def answered(*_: object, **__: object) -> None:
+            account.world.wait(timedelta(minutes=40))
+
+        with mock.patch.object(fire_drill, "confirm", answered):
+            status, out, _ = drill("nightly")
+    assert status == 0
+    assert "+0:00:01 LAUNCHED, attempt 1/10" in out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ResourceNotFoundException",
+        "AccessDeniedException",
+        EndpointConnectionError(endpoint_url="https://lambda"),
+        CredentialRetrievalError(provider="sso", error_msg="expired"),
+        ValueError("no address"),
+    ],
+)
+def test_a_function_that_takes_no_event_starts_nothing(error: str | Exception) -> None:
+    with account_with(nightly()) as account:
+        account.refused["Invoke"] = error
+        status, _, error = drill("nightly", "--yes")
+        assert started(account) == 0
+    assert status == 2
+    assert error.startswith("drill: nothing was started: ")
+
+
+@pytest.mark.parametrize(
+    "operation", ["DescribeStacks", "GetFunctionConfiguration", "ListEventBuses", "ListSchedules"]
+)
+def test_what_has_to_be_looked_at_first_is_named(operation: str) -> None:
+    with account_with(nightly()) as account:
+        account.refused[operation] = "AccessDeniedException"
+        status, out, error = drill("nightly", "--yes")
+        assert started(account) == 0
+    assert (status, out) == (2, "")
+    assert error.startswith("drill: nothing was started: ")
+    assert re.search(f"you are not allowed to call [a-z]+:{operation}", error)
+
+
+@pytest.mark.parametrize("operation", ["TestEventPattern", "ListRuleNamesByTarget"])
+def test_what_has_to_be_known_of_the_job_is_named(operation: str) -> None:
+    with account_with(nightly(Input=environment("x"))) as account:
+        account.refused[operation] = "AccessDeniedException"
+        status, out, error = drill("nightly", "--yes")
+        assert started(account) == 0
+    assert (status, out) == (2, "")
+    assert f"you are not allowed to call events:{operation}. Nothing was started" in error
+
+
+def test_a_rule_that_is_disabled_and_a_function_that_is_stopped_are_refused() -> None:
+    with account_with(nightly()) as account:
+        name = account.output("FunctionName")
+        client = boto3.client("lambda")
+        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+        stopped = drill("nightly", "--yes")
+        client.delete_function_concurrency(FunctionName=name)
+        boto3.client("events").disable_rule(Name=account.output("RuleName"))
+        disabled = drill("nightly", "--yes")
+        assert started(account) == 0
+    assert (stopped[0], disabled[0]) == (2, 2)
+    assert stopped[2].startswith("drill: nothing was started: the function: It is stopped: ")
+    assert disabled[2].startswith("drill: nothing was started: the rule: It is disabled: ")
+
+
+def test_a_disabled_schedule_is_started_and_said_to_be_disabled() -> None:
+    with account_with(every_night(State="DISABLED")):
+        status, out, _ = drill("every-night", "--yes")
+    assert status == 0
+    assert "whether or not it runs already. It is disabled otherwise. If" in out
+
+
+def test_an_arn_of_another_account_or_region_starts_nothing_here() -> None:
+    with account_with(nightly()) as account:
+        for place in ("us-east-1:123456789012", "eu-west-1:999999999999"):
+            status, _, error = drill(f"arn:aws:events:{place}:rule/nightly", "--yes")
+            assert (status, started(account)) == (2, 0)
+            assert "is neither a rule or schedule of eu-west-1 that starts an ECS task" in error
+        assert drill("arn:aws:events:eu-west-1:123456789012:rule/nightly", "--yes")[0] == 0
+
+
+@pytest.mark.parametrize("operation", ["SimulatePrincipalPolicy", "DescribeTaskDefinition"])
+def test_what_nobody_could_look_at_is_said_and_does_not_stop_a_drill(operation: str) -> None:
+    with account_with(nightly()) as account:
+        account.refused[operation] = "AccessDeniedException"
+        status, _, error = drill("nightly", "--yes")
+        assert started(account) == 1
+    assert status == 0
+    assert f":{operation}." in error
+
+
+def test_a_stack_has_to_be_there() -> None:
+    with account_with(nightly()) as account:
+        missing = drill("nightly", "--yes", "--stack", "x")
+        stack_is(StackStatus="ROLLBACK_COMPLETE", Outputs=[])(account)
+        failed = drill("nightly", "--yes")
+    for name, (status, _, error) in {"x": missing, "retry-run-task": failed}.items():
+        assert status == 2
+        assert error == (
+            f"drill: there is no stack {name} of this template in eu-west-1: deploy it, or give "
+            "--stack\n"
+        )
+
+
+def test_a_stack_that_is_being_changed_is_refused() -> None:
+    with account_with(nightly()) as account:
+        stack_is(StackStatus="UPDATE_IN_PROGRESS")(account)
+        status, _, error = drill("nightly", "--yes")
+    assert status == 2
+    assert "the stack retry-run-task is being changed (UPDATE_IN_PROGRESS): try it again" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ((), "give the job to start, or --probe CLUSTER TASK_DEFINITION"),
+        (("nightly", "--probe", "a", "b"), "give the job to start, or --probe CLUSTER TASK_"),
+        (("--probe", "a", "b", "--stop"), "--stop does not go with --probe, which starts nothing"),
+        (("nightly", "--timeout", "soon"), "argument --timeout: 'soon' is not a time like 90s, "),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    arguments: tuple[str, ...], problem: str
+) -> None:
+    status, out, error = run_command(main, *arguments)
+    assert (status, out) == (2, "")
+    assert error.startswith(f"drill: {problem}")
+
+
+# Policies.
+
+
+def policies() -> list[dict[str, Any]]:
+    """Those in the help, of a drill and of a probe."""
+    text, found, decoder = run_command(main, "--help")[1], [], json.JSONDecoder()
+    while (start := text.find('{\n  "Version"')) >= 0:
+        policy, end = decoder.raw_decode(text[start:])
+        found.append(policy)
+        text = text[start + end :]
+    return found
+
+
+def test_the_help_has_the_policies() -> None:
+    assert policies() == [json.loads(policy_of(DRILL)), json.loads(policy_of(PROBE))]
+
+
+def test_the_policy_of_a_drill_is_enough_and_all_of_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # moto signs the query of a GET in another way than botocore does.
+    monkeypatch.setattr(IAMRequestBase, "check_signature", lambda _: None)
+    jobs = (nightly(Input=environment("x")), every_night(Target={"Input": environment("y")}))
+    with account_with(*jobs) as account:
+        monkeypatch.setattr(World, "pass_time", World.wait)
+        with enforcing(policies()[0]["Statement"]):
+            results = [
+                drill(name, "--yes", "--timeout", "0s") for name in ("nightly", "every-night")
+            ]
+        sent = {*account.sent, "ecs:StopTask"}
+    assert all(status == 1 and error == "" for status, _, error in results)
+    assert sent - {"sts:GetCallerIdentity"} == set(DRILL)
