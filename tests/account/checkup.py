@@ -88,7 +88,7 @@ def check(options: argparse.Namespace) -> int:
             progress.update(bar, description=job.title)
             jobs += 1
             judge(checkup, checks, job)
-    if options.job and not jobs and not checkup.parts["jobs"]:
+    if options.job and not jobs and "jobs" not in checkup.parts:
         where = f"in {checkup.region} of account {checkup.account}"
         raise BadInput(f"no rule or schedule {options.job} starts an ECS task {where}")
     if options.job:

@@ -116,8 +116,8 @@ class JobChecks:
                 f"A failed call would be retried exactly, as far as was looked at (not {what})."
             )
             return [unknown(job.title, f"{retried}{off}"), *found]
-        policy = ", and the policy allows it" if self._reach.role_arn else ""
-        return [ok(job.title, f"A failed call would be retried exactly{policy}.{off}")]
+        retried = f"A failed call would be retried exactly{self._reach.how}"
+        return [ok(job.title, f"{retried}.{off}")]
 
     def _unmatched(self, call: Call) -> Iterator[Finding]:
         """Nothing, if the rule matches the event."""

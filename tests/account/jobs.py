@@ -113,10 +113,9 @@ def schedules(session: boto3.Session, which: Wanted) -> Iterator[Job | Finding]:
         path = name if group == "default" else f"{group}/{name}"
         try:
             schedule = scheduler.get_schedule(GroupName=group, Name=name)
-        except scheduler.exceptions.ResourceNotFoundException:
-            continue  # it has deleted itself meanwhile
         except (ClientError, BotoCoreError) as error:
-            yield unknown(f"schedule {path}", why_not(error))
+            if not is_gone(error):  # it may have deleted itself meanwhile
+                yield unknown(f"schedule {path}", why_not(error))
             continue
         definition = Definition(schedule["Arn"], schedule["Target"], shape, schedule)
         yield Job(f"schedule {path}", definition, schedule.get("State") != "DISABLED")

@@ -24,13 +24,15 @@ class Reach:
     """As far as a job has to fit it.
 
     `matches` asks EventBridge whether the deployed rule matches an event. `role_arn` is that of the
-    function; None where it is not known. `is_narrow`: the stack has PassRoleArns of its own.
+    function; None where it is not known. `is_narrow`: the stack has PassRoleArns of its own. `how`
+    is what to add to the words that a call would be retried.
     """
 
     settings: Settings
     matches: Matches
     role_arn: str | None = None
     is_narrow: bool = False
+    how: str = ""
 
 
 def reach_of(session: boto3.Session, stack: Deployed, function: Mapping[str, Any]) -> Reach:
@@ -42,6 +44,7 @@ def reach_of(session: boto3.Session, stack: Deployed, function: Mapping[str, Any
         settings=settings_of(function),
         matches=_rule_of(session, stack),
         role_arn=function["Role"],
+        how=", and the policy allows it",
         is_narrow="*" not in stack.parameters.get("PassRoleArns", "*").split(","),
     )
 
@@ -55,7 +58,8 @@ def reach_by_parameters(session: boto3.Session, stack: Deployed, account: str) -
 def reach_of_defaults(session: boto3.Session, account: str) -> Reach:
     """What a stack with the template's defaults would reach."""
     template, settings = stack_in(account, str(session.region_name))
-    return Reach(settings, partial(matches, template.pattern))
+    how = " by a stack with the template's defaults"
+    return Reach(settings, partial(matches, template.pattern), how=how)
 
 
 def _rule_of(session: boto3.Session, stack: Deployed) -> Matches:
