@@ -306,8 +306,9 @@ class UserAccount:
         return None
 
     def _identify(self, parsed: Mapping[str, Any], **_: object) -> None:
-        """The record of a call has the identifier of its request."""
-        self._calls[-1][1]["requestID"] = parsed["ResponseMetadata"]["RequestId"]
+        """The record of a call has the identifier of its request, if it came as far as to ECS."""
+        if "RequestId" in parsed["ResponseMetadata"]:
+            self._calls[-1][1]["requestID"] = parsed["ResponseMetadata"]["RequestId"]
 
 
 def _read(policy: Any) -> list[Any]:

@@ -720,3 +720,370 @@ def test_the_policy_of_a_drill_is_enough_and_all_of_it_is_needed(
         sent = {*account.sent, "ecs:StopTask"}
     assert all(status == 1 and error == "" for status, _, error in results)
     assert sent - {"sts:GetCallerIdentity"} == set(DRILL)
+
+
+# The probe.
+
+
+@contextmanager
+def scarce(*, binds: bool = True, family: str = "big", **given: Any) -> Iterator[UserAccount]:
+    """An account with a cluster on EC2, whose instance cannot hold the tasks of `big`."""
+    big = {"big"}
+    with user_account(
+        reason="RESOURCE:CPU", binds_failures=binds, families_without_capacity=big
+    ) as account:
+        account.define_task(f"{family}:3", requiresCompatibilities=["EC2"], **given)
+        boto3.client("ecs").create_cluster(clusterName="payroll")
+        account.world.ecs.add_instance("payroll")
+        yield account
+
+
+def probed(*arguments: str) -> tuple[int, dict[str, str], str]:
+    """Exit status, the report's facts, and standard error."""
+    with mock.patch.dict("os.environ", COLUMNS="400"):
+        status, out, error = run_command(main, "--probe", "payroll", "big:3", *arguments)
+    lines = [re.split(r" {2,}", line, maxsplit=1) for line in out.splitlines()]
+    return status, {line[0]: line[1] for line in lines if len(line) == 2}, error
+
+
+FAILURE = 'HTTP 200, 0 tasks, failures [{"reason": "RESOURCE:CPU"}]'
+FACTS = {
+    "first call": FAILURE,
+    "clientToken in its record": "shown",
+    "members of requestParameters": (
+        "clientToken, cluster, launchType, overrides, placementConstraints, startedBy, tags, "
+        "taskDefinition"
+    ),
+    "an empty list of the request": "[]",
+    "an empty environment": "hidden",
+    "responseElements": '{"tasks": [], "failures": [{"reason": "RESOURCE:CPU"}]}',
+    "its requestParameters": "shown",
+    "seconds to the function": "90",
+    "seconds to the Event history": "300",
+}
+BINDS = {
+    "second call, with another startedBy": "ConflictException",
+    "so the token of a failed call": (
+        "is used up: the second call, with other parameters, is a conflict"
+    ),
+    "resourceIds of the conflict": "[]",
+    "errorCode of the second record": '"ConflictException"',
+    "its responseElements": "null",
+}
+BINDS_NOT = {
+    "second call, with another startedBy": FAILURE,
+    "so the token of a failed call": (
+        "is not used up: the second call, with other parameters, is none"
+    ),
+    "errorCode of the second record": "absent",
+    "its responseElements": '{"tasks": [], "failures": [{"reason": "RESOURCE:CPU"}]}',
+}
+
+
+@pytest.mark.parametrize("binds", [True, False])
+def test_a_probe_shows_in_which_world_it_is(binds: bool) -> None:
+    with scarce(binds=binds) as account:
+        status, facts, error = probed("--yes")
+        assert account.world.tasks == []
+        assert not account.world.is_busy
+        outcomes = [outcome["outcome"] for outcome in account.world.outcomes]
+        assert outcomes == ["OPTED_OUT"] * (1 if binds else 2)
+    assert (status, error) == (0, "")
+    assert facts == FACTS | (BINDS if binds else BINDS_NOT)
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides"),
+    [
+        (
+            {},
+            {"containerOverrides": [{"name": "main", "environment": [], "cpu": 196608}]},
+        ),
+        (
+            {"cpu": "256", "memory": "512"},
+            {"cpu": "196608", "containerOverrides": [{"name": "main", "environment": []}]},
+        ),
+    ],
+)
+def test_its_request_is_one_that_no_instance_can_hold(
+    given: dict[str, Any], overrides: dict[str, Any]
+) -> None:
+    with scarce(**given) as account:
+        assert probed("--yes")[0] == 0
+        first, second = account.world.calls
+    assert first["overrides"] == overrides
+    assert first["launchType"] == "EC2"
+    assert first["tags"] == [{"key": "retry-run-task:max-attempts", "value": "0"}]
+    assert second == first | {"startedBy": f"{first['startedBy']}-2"}
+
+
+def test_the_report_can_be_sent_to_anybody() -> None:
+    arn = "arn:aws:ecs:eu-west-1:123456789012:container-instance/payroll/0123"
+    failures = [{"arn": arn, "reason": "RESOURCE:CPU", "detail": "payroll"}]
+    for columns in ("60", "100", "400"):
+        with scarce() as account, mock.patch.dict("os.environ", COLUMNS=columns):
+            with mock.patch.object(account.world.ecs, "_failures", lambda _: failures):
+                status, out, _ = run_command(main, "--probe", "payroll", "big:3", "--yes")
+        assert status == 0
+        flat = "".join(out.split())
+        assert "123456789012" not in flat
+        assert "payroll" not in flat
+        assert "big" not in flat
+        assert '{"arn":"…","reason":"RESOURCE:CPU","detail":"…"}' in flat
+
+
+def test_a_task_that_starts_after_all_is_stopped_and_nothing_is_concluded() -> None:
+    with scarce() as account:
+        account.world.ecs.families_without_capacity = set()
+        status, facts, error = probed("--yes")
+        assert len(account.world.calls) == 1
+        stopped = boto3.client("ecs").list_tasks(cluster="payroll", desiredStatus="STOPPED")
+        assert len(stopped["taskArns"]) == len(account.world.tasks) == 1
+    assert status == 1
+    assert "so the token of a failed call" not in facts
+    assert error.startswith(
+        "drill: the first call did not fail as it should: it has started\n"
+        "drill: a task has started, and is stopped: arn:aws:ecs:"
+    )
+
+
+def test_a_task_that_cannot_be_stopped_is_to_be_stopped_by_hand() -> None:
+    with scarce() as account:
+        account.world.ecs.families_without_capacity = set()
+        account.refused["StopTask"] = "AccessDeniedException"
+        status, _, error = probed("--yes")
+    assert status == 1
+    assert re.search(
+        r"drill: a task has started: stop arn:aws:ecs:\S+ by hand \(you are not allowed", error
+    )
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ThrottlingException"])
+def test_a_first_call_that_ecs_rejects_is_shown_with_its_reason(code: str) -> None:
+    with scarce() as account:
+        account.refused["RunTask"] = code
+        status, facts, error = probed("--yes", "--timeout", "1m")
+    assert status == 1
+    assert facts["first call"] == code
+    assert error.startswith("drill: the first call did not fail as it should: ")
+    assert ("you are not allowed to call ecs:RunTask" in error) is (code.startswith("Access"))
+
+
+def test_an_answer_that_is_lost_leaves_the_token_unknown() -> None:
+    with scarce() as account:
+        account.world.ecs.lost_answers = 0
+        answers = [None, ReadTimeoutError(endpoint_url="https://ecs")]
+        run_task = boto3.client("ecs").run_task
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            error = answers.pop(0)
+            if error is not None:
+                raise error
+            return run_task(**asked)
+
+        account.answers["RunTask"] = answer
+        status, facts, _ = probed("--yes", "--timeout", "20m")
+    assert status == 1
+    assert facts["second call, with another startedBy"] == "ReadTimeoutError"
+    assert facts["so the token of a failed call"] == "is not known"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environment_shown"),
+    [
+        (None, "absent"),
+        ("text", "absent"),
+        ({"containerOverrides": []}, "absent"),
+        ({"containerOverrides": "HIDDEN"}, "absent"),
+        ({"containerOverrides": [None]}, "absent"),
+        ({"containerOverrides": [{"environment": []}]}, "[]"),
+        ({"containerOverrides": [{"environment": None}]}, "null"),
+    ],
+)
+def test_whatever_a_record_looks_like_is_reported(overrides: Any, environment_shown: str) -> None:
+    with scarce() as account:
+        look_up = account.answers["LookupEvents"]
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            page: dict[str, Any] = json.loads(json.dumps(look_up(asked), default=str))
+            for event in page["Events"]:
+                record = json.loads(event["CloudTrailEvent"])
+                record["requestParameters"]["overrides"] = overrides
+                del record["requestParameters"]["clientToken"]
+                record["responseElements"] = {"failures": [{"reason": "AGENT"}], "omitted": True}
+                event["CloudTrailEvent"] = json.dumps(record)
+            return page
+
+        account.answers["LookupEvents"] = answer
+        status, facts, error = probed("--yes")
+    assert (status, error) == (0, "")
+    assert facts["an empty environment"] == environment_shown
+    assert facts["clientToken in its record"] == "absent"
+    assert facts["responseElements"] == '{"failures": [{"reason": "AGENT"}], "omitted": true}'
+
+
+def test_records_that_do_not_come_in_time_are_missed() -> None:
+    with scarce() as account:
+        status, facts, error = probed("--yes", "--timeout", "4m")
+        assert account.world.now < NOW + timedelta(minutes=10)
+    assert status == 1
+    assert error == "drill: not all records came in time: --timeout makes it longer\n"
+    assert facts["so the token of a failed call"].startswith("is used up")
+    assert facts["seconds to the function"] == "90"
+    assert facts["seconds to the Event history"] == "-"
+    assert "responseElements" not in facts
+
+
+def test_an_interrupt_shows_what_was_seen_until_then() -> None:
+    with scarce() as account:
+        looks: Iterator[Mapping[str, Any]] = iter([{"Events": []}])
+
+        def answer(_: object) -> Mapping[str, Any]:
+            try:
+                return next(looks)
+            except StopIteration as end:
+                raise KeyboardInterrupt from end
+
+        account.answers["LookupEvents"] = answer
+        status, facts, error = probed("--yes")
+    assert (status, error) == (1, "drill: interrupted: this is what was seen until then\n")
+    assert facts["so the token of a failed call"].startswith("is used up")
+
+
+def test_without_a_stack_nobody_knows_when_the_event_came() -> None:
+    with scarce():
+        status, facts, error = probed("--yes", "--stack", "x")
+    assert status == 0
+    assert facts["seconds to the function"] == "-"
+    assert error == "drill: there is no stack x, whose log would tell when the event came\n"
+
+
+def test_an_event_that_comes_after_its_record_is_waited_for() -> None:
+    with scarce() as account:
+        late = timedelta(minutes=8)
+        with mock.patch("rehearsal.world.CLOUDTRAIL_LATENCY", late):
+            status, facts, _ = probed("--yes")
+        assert account.world.now < NOW + timedelta(minutes=11)
+    assert status == 0
+    assert facts["seconds to the function"] == "480"
+
+
+def fargate(account: UserAccount) -> None:
+    account.answers["DescribeTaskDefinition"] = described(compatibilities=["FARGATE"])
+
+
+def awsvpc(account: UserAccount) -> None:
+    account.answers["DescribeTaskDefinition"] = described(networkMode="awsvpc")
+
+
+def windows(account: UserAccount) -> None:
+    system = {"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}
+    account.answers["DescribeTaskDefinition"] = described(runtimePlatform=system)
+
+
+def described(**members: Any) -> Answer:
+    found = {"compatibilities": ["EC2"], "containerDefinitions": [{"name": "main"}], **members}
+    return lambda _: {"taskDefinition": found}
+
+
+def provider(**members: Any) -> Any:
+    def act(account: UserAccount) -> None:
+        cluster = {"status": "ACTIVE", "capacityProviders": ["p"]}
+        account.answers["DescribeClusters"] = lambda _: {"clusters": [cluster]}
+        found = {"capacityProviders": [{"name": "p", **members}]}
+        account.answers["DescribeCapacityProviders"] = lambda _: found
+
+    return act
+
+
+def instance(cpu: int, *attributes: str) -> Any:
+    def act(account: UserAccount) -> None:
+        found = {
+            "registeredResources": [{"name": "CPU", "integerValue": cpu}],
+            "attributes": [{"name": name} for name in attributes],
+        }
+        page = {"containerInstances": [found]}
+        account.answers["DescribeContainerInstances"] = lambda _: page
+
+    return act
+
+
+def no_cluster(account: UserAccount) -> None:
+    account.answers["DescribeClusters"] = lambda _: {"clusters": []}
+
+
+def no_instance(account: UserAccount) -> None:
+    account.answers["ListContainerInstances"] = lambda _: {"containerInstanceArns": []}
+
+
+def not_allowed(operation: str) -> Any:
+    def act(account: UserAccount) -> None:
+        account.refused[operation] = "AccessDeniedException"
+
+    return act
+
+
+MANAGED = {"managedScaling": {"status": "ENABLED"}}
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (fargate, "big:3 is not for EC2 and Linux, without network mode awsvpc: take another"),
+        (awsvpc, "big:3 is not for EC2 and Linux, without network mode awsvpc: take another"),
+        (windows, "big:3 is not for EC2 and Linux, without network mode awsvpc: take another"),
+        (provider(autoScalingGroupProvider=MANAGED), "payroll scales (p): take another cluster"),
+        (provider(managedInstancesProvider={}), "payroll scales (p): take another cluster"),
+        (no_cluster, "there is no active cluster payroll"),
+        (no_instance, "payroll has no container instance on EC2: take another cluster"),
+        (
+            instance(4096, "ecs.capability.external"),
+            "payroll has no container instance on EC2: take another cluster",
+        ),
+        (instance(200_000), "payroll has an instance that is too large: take another cluster"),
+        *(
+            (not_allowed(operation), f"nothing was asked of ECS: you are not allowed to call {a}")
+            for operation, a in (
+                ("DescribeClusters", "ecs:DescribeClusters"),
+                ("LookupEvents", "cloudtrail:LookupEvents"),
+            )
+        ),
+    ],
+)
+def test_a_probe_that_might_start_something_is_refused(damage: Any, problem: str) -> None:
+    with scarce() as account:
+        damage(account)
+        status, facts, error = probed("--yes")
+        assert account.world.calls == []
+    assert (status, facts) == (2, {})
+    assert error.startswith(f"drill: {problem}")
+
+
+def test_a_cluster_with_a_provider_that_does_not_scale_is_good_enough() -> None:
+    with scarce() as account:
+        provider(autoScalingGroupProvider={"managedScaling": {"status": "DISABLED"}})(account)
+        assert probed("--yes")[0] == 0
+
+
+def test_a_probe_asks_first() -> None:
+    with scarce() as account:
+        status, _, error = probed()
+        assert account.world.calls == []
+    assert status == 2
+    assert error == "drill: nothing was started: give --yes where no terminal can be asked\n"
+
+
+def test_the_policy_of_a_probe_is_enough_and_all_of_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # moto signs the query of a GET in another way than botocore does.
+    monkeypatch.setattr(IAMRequestBase, "check_signature", lambda _: None)
+    with scarce() as account:
+        provider()(account)
+        monkeypatch.setattr(World, "pass_time", World.wait)
+        with enforcing(policies()[1]["Statement"]):
+            status, _, _ = probed("--yes", "--timeout", "6m")
+        # StopTask is for what should not happen; the others are part of RunTask.
+        sent = {*account.sent, "ecs:StopTask", "ecs:TagResource", "iam:PassRole"}
+    assert status == 0
+    assert sent - {"sts:GetCallerIdentity"} == set(PROBE)

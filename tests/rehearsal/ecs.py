@@ -186,7 +186,7 @@ class ScarceEcs:
         if cluster not in backend.clusters:
             backend.create_cluster(cluster)
             if parameters.get("launchType") != "FARGATE":  # EC2, EXTERNAL, or a provider
-                self._add_instance(cluster)
+                self.add_instance(cluster)
         family, _, revision = parameters["taskDefinition"].rpartition("/")[2].partition(":")
         if family not in backend.task_definitions:
             container = {"name": "main", "image": "main", "cpu": 1, "memory": 1}
@@ -194,7 +194,7 @@ class ScarceEcs:
             definition.revision = int(revision or 1)
             backend.task_definitions[family] = {definition.revision: definition}
 
-    def _add_instance(self, cluster: str) -> None:
+    def add_instance(self, cluster: str) -> None:
         """A container instance: moto asks for the EC2 instance, which not every Region can have."""
         instance = SimpleNamespace(
             image_id="ami-12345678",
