@@ -988,7 +988,7 @@ def transformer(template: str) -> dict[str, Any]:
 
 MADE_UP = '{"containerOverrides": [{"name": "main", "%s": %s}]}'
 FILLED_IN = (
-    "It would end as NOT_REPLAYABLE: The request cannot be repeated: "
+    "A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: "
     "overrides.containerOverrides[0].environment is hidden by CloudTrail, and the rule nightly on "
     "the bus default fills in the environment when it fires: put the value into the command, "
     "which CloudTrail does not hide."
@@ -1040,7 +1040,7 @@ TAGS = [{"Key": f"t{n}", "Value": "x"} for n in range(48)]
         (
             nightly(EcsParameters={"Tags": TAGS}),
             "fix",
-            "It would end as NOT_REPLAYABLE: The request cannot be repeated: tags has no room for "
+            "A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: tags has no room for "
             "3 more beside 48: ECS takes 50.",
         ),
         (
@@ -1165,7 +1165,7 @@ def test_a_universal_target_is_a_job_as_well() -> None:
         "model: correct it."
     ]
     assert of_universal(StartedBy="AWS Step Functions") == [
-        f"{title}: It would end as LEFT_ALONE: The stack leaves calls of step-functions callers "
+        f"{title}: A failed call would end as LEFT_ALONE: The stack leaves calls of step-functions callers "
         "alone (Callers is UNATTENDED); the tag retry-run-task:max-attempts on the job opts it in."
     ]
 
@@ -1175,8 +1175,8 @@ def test_two_rules_that_differ_in_what_cloudtrail_hides_name_each_other() -> Non
     other["EventBusName"] = "orders"
     _, found = of_job(one, other)
     (first, second) = sentences(found, "fix")
-    assert first.startswith("rule nightly: It would end as NOT_REPLAYABLE: ")
-    assert second.startswith("rule orders/nightly: It would end as NOT_REPLAYABLE: ")
+    assert first.startswith("rule nightly: A failed call would end as NOT_REPLAYABLE: ")
+    assert second.startswith("rule orders/nightly: A failed call would end as NOT_REPLAYABLE: ")
     assert (
         "the rule nightly on the bus default and the rule nightly on the bus orders both" in first
     )

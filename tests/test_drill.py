@@ -426,7 +426,7 @@ OVER = every_night(
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "not replayable": (
         nightly(InputPath="$.detail"),
-        "drill: rule nightly: It would end as NOT_REPLAYABLE: The request cannot be repeated: ",
+        "drill: rule nightly: A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: ",
     ),
     "opted out": (
         nightly(EcsParameters={"Tags": [{"Key": "retry-run-task:max-attempts", "Value": "0"}]}),
@@ -821,9 +821,12 @@ def test_the_report_can_be_sent_to_anybody() -> None:
     arn = "arn:aws:ecs:eu-west-1:123456789012:container-instance/payroll/0123"
     failures = [{"arn": arn, "reason": "RESOURCE:CPU", "detail": "payroll"}]
     for columns in ("60", "100", "400"):
-        with scarce() as account, mock.patch.dict("os.environ", COLUMNS=columns):
-            with mock.patch.object(account.world.ecs, "_failures", lambda _: failures):
-                status, out, _ = run_command(main, "--probe", "payroll", "big:3", "--yes")
+        with (
+            scarce() as account,
+            mock.patch.dict("os.environ", COLUMNS=columns),
+            mock.patch.object(account.world.ecs, "_failures", lambda _: failures),
+        ):
+            status, out, _ = run_command(main, "--probe", "payroll", "big:3", "--yes")
         assert status == 0
         flat = "".join(out.split())
         assert "123456789012" not in flat

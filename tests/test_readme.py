@@ -8,8 +8,8 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import pytest
 import sqlglot
 from botocore import xform_name
 
-from account import history
+from account import check, checkup, drill, fire_drill, history  # with annotations
 from account.runs import attempt_of, call_of
 from conftest import DUE_NOW, NOW, run_command
+from deployed_account import UserAccount, user_account
 from rehearsal import EVENT_NAMES, EVENTS, ROOT, load_definitions, load_event
 from rehearsal.cli import main
 from rehearsal.template import Stack
@@ -29,6 +30,9 @@ from retry_run_task.caller import GROUPS, RULE_PREFIX, SCHEDULE_PREFIX
 from retry_run_task.outcome import Outcome
 from retry_run_task.recover import MOST_READ
 from retry_run_task.source import LONGEST_STARTED_BY
+
+assert checkup
+assert fire_drill
 
 README = (ROOT / "README.md").read_text("utf-8")
 FARGATE = "events/launched.fargate-capacity-rule.json"
@@ -200,7 +204,10 @@ CLI_COMMANDS = {("logs", "tail"), ("s3", "sync"), ("sso", "login"), ("configure"
 
 def cli_commands() -> list[str]:
     texts = [path.read_text("utf-8") for path in (ROOT / "README.md", EVENTS / "README.md")]
-    texts += [run_command(command, "--help")[1] for command in (main, history.main)]
+    texts += [
+        run_command(command, "--help")[1]
+        for command in (main, history.main, check.main, drill.main)
+    ]
     text = "\n".join(texts).replace("\\\n", " ")
     return sorted(set(re.findall(r"\baws [a-z0-9]+ [a-z-]+[a-z](?!-)\b[^\n`|]*", text)))
 
@@ -246,6 +253,49 @@ def test_ci_runs_the_two_commands() -> None:
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert f"\npip install --quiet uv\nuv run rehearse {FARGATE}\n" in script
     assert "\nuv run pytest\n" in script
+
+
+@contextmanager
+def readers_account() -> Iterator[UserAccount]:
+    """An account like a reader's: one job that is retried, and two that are not yet."""
+    definitions = load_definitions("launched.hidden-environment-rule")
+    for kind, name in (
+        ("Rules", "not-replayable.dynamic-environment"),
+        ("Schedules", "launched.hidden-environment-schedule"),
+    ):
+        (other,) = load_definitions(name)[kind]
+        definitions[kind].append(other)
+    definitions["Rules"][1]["Name"] = "on-upload"
+    definitions["Schedules"][0] |= {"Name": "monthly-invoice", "GroupName": "default"}
+    target = definitions["Schedules"][0]["Target"]
+    target["EcsParameters"]["Tags"] = [{"Key": "team", "Value": "finance"}]
+    with user_account(definitions=definitions) as account:
+        for task in ("nightly-report:42", "copy:31"):
+            account.define_task(task)
+        may_tag = {"Effect": "Allow", "Action": "ecs:TagResource", "Resource": "*"}
+        for role in ("nightly-report-events", "nightly-report-scheduler"):
+            account.allow(role, [may_tag])
+        yield account
+
+
+def test_a_check_prints_what_the_readme_shows() -> None:
+    assert "uv run check\n" in blocks("sh")
+    with readers_account():
+        assert run_command(check.main) == (1, blocks("text")[4], "")
+
+
+def test_a_drill_prints_what_the_readme_shows() -> None:
+    command = "uv run drill nightly-report --stop"
+    assert f"{command}\n" in blocks("sh")
+    with readers_account():
+        status, out, error = run_command(drill.main, *command.split()[3:], "--yes")
+    assert (status, out, error) == (0, blocks("text")[5], "")
+
+
+def test_the_probe_takes_what_the_readme_says() -> None:
+    assert "uv run drill --probe CLUSTER TASK_DEFINITION\n" in blocks("sh")
+    status, _, error = run_command(drill.main, "--probe", "CLUSTER")
+    assert (status, "argument --probe: expected 2 arguments" in error) == (2, True)
 
 
 def test_the_outcome_looks_as_shown() -> None:

@@ -69,7 +69,7 @@ def drill(options: argparse.Namespace) -> int:
         logs.filter_log_events(logGroupName=group, limit=1)  # while nothing is started yet
     except (ClientError, BotoCoreError) as error:
         raise BadInput(f"nothing was started: {problem_of(error)}") from error
-    show(f"{account}, {session.region_name}, the stack {stack.name}\n\n{line('', warning(call))}")
+    show(f"{account}, {session.region_name}, the stack {stack.name}\n\n{line('', warning(call))}\n")
     confirm("Start it?", is_sure=options.yes)
     since = datetime.now(UTC)
     event = renewed(call.event, since)  # the question may have taken a while

@@ -203,7 +203,7 @@ def _judged(call: Call, verdict: Verdict) -> Iterator[Finding]:
     if not verdict.is_known:
         yield unknown(call.title, verdict.why)
     elif verdict.name != RETRY:
-        yield fix(call.title, f"It would end as {verdict.name}: {verdict.why}")
+        yield fix(call.title, f"A failed call would end as {verdict.name}: {verdict.why}")
 
 
 def _named_key(job: Job) -> Iterator[Finding]:
