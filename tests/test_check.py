@@ -19,8 +19,8 @@ from account.check import ACTIONS, POLICY, main
 from account.checkup import meet
 from account.deployed import Deployed, settings_from_parameters
 from account.jobs import Wanted, wanted
+from account.resource_policy import may_invoke
 from account.session import ACTIONS as RENAMED
-from account.stack_checks import may_invoke
 from account.trails import logs_run_task
 from conftest import enforcing, run_command
 from deployed_account import LAYER, UserAccount, user_account
@@ -1040,8 +1040,8 @@ TAGS = [{"Key": f"t{n}", "Value": "x"} for n in range(48)]
         (
             nightly(EcsParameters={"Tags": TAGS}),
             "fix",
-            "A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: tags has no room for "
-            "3 more beside 48: ECS takes 50.",
+            "A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: tags has "
+            "no room for 3 more beside 48: ECS takes 50.",
         ),
         (
             every_night(EcsParameters={"Tags": [{"Key": "team", "Value": "x"}]}),
@@ -1165,8 +1165,8 @@ def test_a_universal_target_is_a_job_as_well() -> None:
         "model: correct it."
     ]
     assert of_universal(StartedBy="AWS Step Functions") == [
-        f"{title}: A failed call would end as LEFT_ALONE: The stack leaves calls of step-functions callers "
-        "alone (Callers is UNATTENDED); the tag retry-run-task:max-attempts on the job opts it in."
+        f"{title}: A failed call would end as LEFT_ALONE: The stack leaves calls of "
+        "step-functions callers alone (Callers is UNATTENDED); the tag retry-run-task:max-attempts on the job opts it in."
     ]
 
 

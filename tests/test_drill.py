@@ -426,7 +426,7 @@ OVER = every_night(
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "not replayable": (
         nightly(InputPath="$.detail"),
-        "drill: rule nightly: A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: ",
+        "drill: rule nightly: A failed call would end as NOT_REPLAYABLE: The request cannot be ",
     ),
     "opted out": (
         nightly(EcsParameters={"Tags": [{"Key": "retry-run-task:max-attempts", "Value": "0"}]}),
