@@ -2,8 +2,11 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,6 +16,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import example, given
 from hypothesis import strategies as st
 from moto.iam.access_control import IAMRequestBase
+from moto.server import ThreadedMotoServer
 
 from account import checkup  # with annotations that need boto3 as it is
 from account.check import ACTIONS, POLICY, main
@@ -186,7 +190,9 @@ def test_people_get_a_table_for_each_part_and_the_sum() -> None:
 def test_a_terminal_that_has_no_marks_gets_letters() -> None:
     with account_with(nightly()):
         _, out, _ = run_command(main, encoding="ascii")
+        status, help_text, _ = run_command(main, "--help", encoding="ascii")
     assert "\n+  CloudTrail  The trail " in out
+    assert (status, "\\u2714" in help_text) == (0, True)
 
 
 # The trail.
@@ -1166,7 +1172,8 @@ def test_a_universal_target_is_a_job_as_well() -> None:
     ]
     assert of_universal(StartedBy="AWS Step Functions") == [
         f"{title}: A failed call would end as LEFT_ALONE: The stack leaves calls of "
-        "step-functions callers alone (Callers is UNATTENDED); the tag retry-run-task:max-attempts on the job opts it in."
+        "step-functions callers alone (Callers is UNATTENDED); the tag "
+        "retry-run-task:max-attempts on the job opts it in."
     ]
 
 
@@ -1615,3 +1622,49 @@ def test_a_profile_that_does_not_work_is_said_in_a_line() -> None:
         status, _, error = run_command(main, "--profile", "nobody")
     assert status == 2
     assert error.startswith("check: The config profile (nobody) could not be found: ")
+
+
+# The console script.
+
+
+def test_the_console_scripts_ask_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own, with nothing in place of AWS but an address."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "none",
+            "AWS_SECRET_ACCESS_KEY": "none",
+            "AWS_REGION": "eu-west-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        events = boto3.client("events", region_name="eu-west-1")
+        events.put_rule(Name="nightly", EventPattern='{"source": ["x"]}')
+        events.put_targets(Rule="nightly", Targets=nightly()["Targets"])
+        commands = (["check", "--json"], ["drill", "nightly", "--yes"])
+        checked, drilled = (
+            subprocess.run(  # noqa: S603
+                [Path(sys.executable).with_name(name), *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for name, *arguments in commands
+        )
+    finally:
+        server.stop()
+    assert (checked.returncode, checked.stderr) == (1, "")
+    assert sentences(json.loads(checked.stdout), "fix") == [
+        "CloudTrail: No trail covers eu-west-1: make one that logs management events (CloudTrail "
+        "console, Create trail).",
+        "stack: There is no stack retry-run-task in eu-west-1: deploy it, or give --stack.",
+        "rule nightly: The task definition nightly:42 is not there: register it, or let the job "
+        "start another.",
+    ]
+    assert (drilled.returncode, drilled.stdout) == (2, "")
+    assert drilled.stderr == (
+        "drill: there is no stack retry-run-task of this template in eu-west-1: deploy it, or give "
+        "--stack\n"
+    )

@@ -320,9 +320,12 @@ def test_some_options_take_one_failed_call(option: str, tmp_path: Path) -> None:
     assert error == f"rehearse: {file}: {name} takes one failed call, and this holds 4 records\n"
 
 
-def test_help_takes_no_time() -> None:
-    """What takes seconds to import is imported by the rehearsal alone."""
-    script = "import sys; sys.argv = ['rehearse', '--help']\nfrom rehearsal.cli import main\n"
+@pytest.mark.parametrize(
+    "room", ["rehearsal.cli", "account.history", "account.check", "account.drill"]
+)
+def test_help_takes_no_time(room: str) -> None:
+    """What takes seconds to import is imported by what plays the command alone."""
+    script = f"import sys; sys.argv = ['x', '--help']\nfrom {room} import main\n"
     script += "try: main()\nexcept SystemExit: print(*sys.modules)"
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -331,7 +334,7 @@ def test_help_takes_no_time() -> None:
     slow = {"boto3", "botocore", "moto", "ministack", "rich", "time_machine", "samtranslator"}
     assert not slow & set(modules.split())
     assert max(map(len, shown.splitlines())) <= 100
-    assert "exit status:" in shown
+    assert "exit status" in shown
 
 
 # It reads well.

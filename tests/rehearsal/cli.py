@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rehearsal import EVENTS
 from rehearsal.isolation import isolate
@@ -62,6 +62,11 @@ NOT_WITH_STORM = ("failures", "then_replay", "duplicates", "show_request")
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line: the usage is in `--help`."""
+
+    def print_help(self, file: Any = None) -> None:
+        """On a terminal that does not know all characters as well."""
+        _open_streams()
+        super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.split())}\n")
