@@ -99,6 +99,9 @@ Answer = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 # How long CloudTrail takes to show a call in its Event history.
 EVENT_HISTORY_LATENCY = timedelta(minutes=5)
+# A part of a filter's pattern, as CloudWatch Logs takes it (user guide, "Filter pattern syntax").
+FILTER = re.compile(r'\(?\$\.([\w.]+) = "([^"]+)"\)?')
+
 INVOCATION = "00000000-0000-0000-0000-0000000000aa"
 
 
@@ -224,15 +227,18 @@ class UserAccount:
             line = json.loads(text)
             if "time" in line:
                 lines.append((read_moment(line["time"]), line))
+        request_id = INVOCATION
         for entry in self.world.timeline:
+            if entry.actor == "Scheduler":  # that is another invocation
+                request_id = "another"
             if error := entry.data.get("error"):
                 kind, _, message = error.partition(": ")
-                said = {"errorType": kind, "errorMessage": message, "requestId": INVOCATION}
+                said = {"errorType": kind, "errorMessage": message, "requestId": request_id}
                 lines.append((entry.moment, said))
         if "filterPattern" not in asked:  # may it be read at all?
             return {"events": []}
-        wanted = re.findall(r'\$\.(\w+) = "([^"]+)"', asked["filterPattern"])
-        assert wanted
+        either = asked["filterPattern"].removeprefix("{ ").removesuffix(" }").split(" || ")
+        wanted = [FILTER.fullmatch(each) for each in either]
         events = [
             {
                 "eventId": f"{moment} {json.dumps(line)}",
@@ -240,7 +246,7 @@ class UserAccount:
                 "message": json.dumps(line),
             }
             for moment, line in lines
-            if any(line.get(member) == value for member, value in wanted)
+            if any(each and line.get(each[1]) == each[2] for each in wanted)
         ]
         return {"events": [e for e in events if e["timestamp"] >= asked["startTime"]]}
 

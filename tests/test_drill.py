@@ -14,22 +14,45 @@ import boto3
 import pytest
 from botocore.exceptions import (
     ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
     EndpointConnectionError,
+    HTTPClientError,
     ReadTimeoutError,
+    SSLError,
 )
+from botocore.parsers import ResponseParserError
 from moto.iam.access_control import IAMRequestBase
 
-from account import fire_drill, probe, terminal  # with annotations that need boto3 as it is
+from account import (
+    chain,
+    fire_drill,
+    probe,
+    session,
+    terminal,
+)  # with annotations that need boto3 as it is
 from account.drill import DRILL, PROBE, main, policy_of
 from conftest import NOW, enforcing, run_command
 from deployed_account import INVOCATION, Answer, UserAccount, user_account
 from rehearsal.records import BadInput
 from rehearsal.world import World
-from test_check import MAY_TAG, environment, every_night, nightly, stack_is
+from test_check import (
+    MAY_TAG,
+    environment,
+    every_night,
+    function_is,
+    nightly,
+    output_is,
+    stack_is,
+)
 
 assert probe
 
+SEARCH = (
+    "The job may start, or run already. Its tasks: `aws resourcegroupstaggingapi get-resources "
+    "--tag-filters Key=retry-run-task:origin,Values="
+)
 TASK = "arn:aws:ecs:eu-west-1:123456789012:task/jobs/"
 NOT_VERIFIED = (
     "Not verified: that CloudTrail sends the event of a failed call to the rule, and that the rule"
@@ -234,8 +257,8 @@ def test_a_time_out_says_that_the_retries_go_on() -> None:
         assert account.world.now == NOW + timedelta(minutes=10)
         assert account.world.is_busy
     assert status == 1
-    assert "Not launched within 0:10:00: the next attempt is pending. The job may start, or" in out
-    assert "This drill does not stop them." in out
+    assert f"Not launched within 0:10:00: the next attempt is pending. {SEARCH}" in out
+    assert "What starts from now on is not stopped." in out
 
 
 def test_a_dead_letter_ends_the_drill() -> None:
@@ -253,7 +276,7 @@ def test_errors_of_the_function_are_shown_and_three_of_them_are_the_end() -> Non
         assert account.world.now <= NOW + timedelta(minutes=4)
     assert status == 1
     assert out.count("The function failed: ClientError: An error occurred (AccessDenied") == 3
-    assert "The function has failed 3 times, and people are alerted. The job may start, or" in out
+    assert f"The function has failed 3 times, and people are alerted. {SEARCH}" in out
 
 
 def test_an_error_that_passes_is_not_the_end() -> None:
@@ -356,9 +379,24 @@ def test_a_log_that_cannot_be_read_for_a_while_does_not_end_a_drill(
     assert (status, problem) == (0 if is_followed else 1, "")
     assert ("Launched: " in out) is is_followed
     assert ("The log cannot be read: your credentials have expired" in out) is not is_followed
-    assert ("The job may start, or run already: look for tasks with the tag" in out) is (
-        not is_followed
-    )
+    assert (SEARCH in out) is not is_followed
+
+
+def test_a_log_that_was_never_readable_is_not_taken_for_no_outcome() -> None:
+    with account_with(nightly()) as account:
+        looks = iter(range(99))
+
+        def answer(_: object) -> Mapping[str, Any]:
+            if not next(looks):
+                return {"events": []}
+            throttled: Any = {"Error": {"Code": "ThrottlingException", "Message": "slow down"}}
+            raise ClientError(throttled, "FilterLogEvents")
+
+        account.answers["FilterLogEvents"] = answer
+        status, out, _ = drill("nightly", "--yes", "--timeout", "1m")
+        assert account.world.now == NOW + timedelta(minutes=1)
+    assert status == 1
+    assert "The log cannot be read: FilterLogEvents: ThrottlingException: slow down. The job" in out
 
 
 def test_an_interrupt_says_how_to_find_what_may_run() -> None:
@@ -372,7 +410,39 @@ def test_an_interrupt_says_how_to_find_what_may_run() -> None:
         account.answers["FilterLogEvents"] = answer
         status, out, _ = drill("nightly", "--yes")
     assert status == 1
-    assert "Interrupted. The job may start, or run already: look for tasks with the tag" in out
+    assert f"Interrupted. {SEARCH}" in out
+
+
+def test_a_second_interrupt_ends_it_and_says_what_is_known() -> None:
+    with account_with(nightly()) as account:
+        shown = iter(range(99))
+
+        def show(_: str) -> None:
+            if next(shown) >= 2:  # after the warning, and the line of the launch
+                raise KeyboardInterrupt
+
+        with mock.patch.object(chain, "show", show), mock.patch.object(fire_drill, "show", show):
+            status, _, error = run_command(main, "nightly", "--yes")
+        assert started(account) == 1
+    assert status == 1
+    assert error.startswith(f"drill: interrupted; placed: {TASK}")
+    assert SEARCH in error
+
+
+def test_a_task_is_stopped_before_anything_more_is_said() -> None:
+    with account_with(nightly()) as account:
+        told = []
+
+        def show(text: str) -> None:
+            told.append(text)
+            if "Launched" in text:
+                raise KeyboardInterrupt
+
+        with mock.patch.object(chain, "show", show):
+            status, _, _ = run_command(main, "nightly", "--yes", "--stop")
+        assert "ecs:StopTask" in account.sent
+    assert status == 1
+    assert [text.partition(":")[0].strip() for text in told][1:] == ["Stopped", "Launched"]
 
 
 def test_an_interrupt_while_it_stops_names_what_still_runs() -> None:
@@ -399,23 +469,87 @@ def test_no_time_to_wait_is_no_verdict() -> None:
         account.world.run()
         assert started(account) == 1
     assert status == 1
-    assert "Not known: no outcome came within 0:00:00. The job may start, or run already" in out
+    assert f"Not known: no outcome came within 0:00:00. {SEARCH}" in out
 
 
-def test_no_answer_to_the_invocation_does_not_mean_that_nothing_runs() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        ReadTimeoutError(endpoint_url="https://lambda"),
+        ConnectionClosedError(endpoint_url="https://lambda"),
+        HTTPClientError(error="x"),
+        SSLError(endpoint_url="https://lambda", error=OSError("EOF")),
+        OSError("x"),
+        ResponseParserError("no XML"),
+        ClientError(
+            {
+                "Error": {"Code": "ServiceException", "Message": "x"},
+                "ResponseMetadata": {"HTTPStatusCode": 500},  # type: ignore[typeddict-item]
+            },
+            "Invoke",
+        ),
+    ],
+)
+def test_no_answer_to_the_invocation_does_not_mean_that_nothing_runs(error: Exception) -> None:
     with account_with(nightly()) as account:
         invoke = account.answers["Invoke"]
 
         def lost(asked: Mapping[str, Any]) -> Mapping[str, Any]:
             invoke(asked)
-            raise ReadTimeoutError(endpoint_url="https://lambda")
+            raise error
 
         account.answers["Invoke"] = lost
-        status, out, error = drill("nightly", "--yes")
+        status, out, said = drill("nightly", "--yes")
         assert started(account) == 1
     assert status == 0
     assert "LAUNCHED, attempt 1/10" in out
-    assert error.endswith("the function may run all the same\n")
+    assert said.startswith("drill: no answer to Invoke (")
+    assert said.endswith("): the function may run all the same\n")
+    assert "log in" not in said or isinstance(error, OSError)
+
+
+def test_an_answer_without_an_identifier_is_followed_by_its_origin() -> None:
+    with account_with(nightly()) as account:
+        invoke = account.answers["Invoke"]
+        account.answers["Invoke"] = lambda asked: dict(invoke(asked)) | {"ResponseMetadata": {}}
+        assert drill("nightly", "--yes")[0] == 0
+
+
+def test_what_must_not_be_done_twice_is_tried_once() -> None:
+    made = {}
+
+    def client_of(session: Any, service: str, *_: Any, config: Any = None) -> Any:
+        made[service] = config
+        return real(session, service, config=config)
+
+    real = session.client_of
+    with account_with(nightly()), mock.patch.object(chain, "client_of", client_of):
+        assert drill("nightly", "--yes")[0] == 0
+    assert made["lambda"].retries == {"mode": "standard", "total_max_attempts": 1}
+    with scarce(), mock.patch.object(probe, "client_of", client_of):
+        assert probed("--yes")[0] == 0
+    assert made["ecs"].retries == {"mode": "standard", "total_max_attempts": 1}
+
+
+def test_the_pattern_of_the_log_is_the_one_that_cloudwatch_takes() -> None:
+    with account_with(nightly()) as account:
+        read, asked_for = account.answers["FilterLogEvents"], []
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            asked_for.append(asked)
+            return read(asked)
+
+        account.answers["FilterLogEvents"] = answer
+        assert drill("nightly", "--yes")[0] == 0
+        origin = account.world.outcomes[0]["origin"]
+    first, *others = asked_for
+    assert "filterPattern" not in first
+    assert {asked["filterPattern"] for asked in others} == {
+        f'{{ ($.origin = "{origin}") || ($.requestId = "{INVOCATION}") || '
+        f'($.record.requestId = "{INVOCATION}") }}'
+    }
+    since = int((NOW - timedelta(minutes=5)).timestamp() * 1000)
+    assert {asked["startTime"] for asked in others} == {since}
 
 
 # Refused: nothing is started.
@@ -426,6 +560,15 @@ OVER = every_night(
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "not replayable": (
         nightly(InputPath="$.detail"),
+        "drill: rule nightly: Its overrides are filled in when it fires: a failed call is retried ",
+    ),
+    "hidden and dynamic": (
+        nightly(
+            InputTransformer={
+                "InputPathsMap": {"b": "$.x"},
+                "InputTemplate": environment("<b>"),
+            }
+        ),
         "drill: rule nightly: A failed call would end as NOT_REPLAYABLE: The request cannot be ",
     ),
     "opted out": (
@@ -487,7 +630,7 @@ FILES = {
     "{}": "taskDefinition is missing",
     "no JSON": "not JSON",
     '{"taskDefinition": "nightly:42", "count": "2"}': "count is not of type integer",
-    '{"taskDefinition": "nightly:42", "count": 11}': "asks for more than 10 tasks at once",
+    '{"taskDefinition": "nightly:42", "count": 11}': "It asks for 11 tasks, and ECS takes 1 to 10 at once",
     '{"taskDefinition": "nightly:42", "TaskCount": 2}': "TaskCount is unknown to botocore's model",
     '{"taskDefinition": "nightly:42", "overrides": {"containerOverrides": [{"name": "main", '
     '"environment": [{"name": "A", "value": "secret"}]}]}}': "no EventBridge rule or schedule made",
@@ -504,6 +647,71 @@ def test_a_file_that_holds_no_request_to_retry_is_refused(text: str, tmp_path: P
     assert FILES[text] in error
     assert "request.json" in error
     assert "secret" not in error
+
+
+def test_a_name_that_is_a_file_as_well_has_to_be_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("nightly").write_text('{"taskDefinition": "nightly:42", "group": "file"}')
+    with account_with(nightly()) as account:
+        status, _, error = drill("nightly", "--yes")
+        assert (status, started(account)) == (2, 0)
+        assert drill("./nightly", "--yes")[0] == 0
+        assert account.world.calls[-1]["group"] == "file"
+    assert error == (
+        "drill: nightly is a file, and rule nightly as well: give ./nightly for the file, or the "
+        "ARN\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (output_is("Version", "0.0.9"), "the version: Version 0.0.9 is deployed, and this check"),
+        (stack_is(StackStatus="UPDATE_ROLLBACK_FAILED"), "the version: The last deployment fai"),
+        (function_is(State="Pending"), "the function: It is being deployed: look again later."),
+    ],
+)
+def test_a_stack_that_is_not_in_order_is_refused(damage: Any, problem: str) -> None:
+    with account_with(nightly()) as account:
+        damage(account)
+        status, _, error = drill("nightly", "--yes")
+        assert started(account) == 0
+    assert status == 2
+    assert error.startswith(f"drill: nothing was started: {problem}")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError("x"), ResponseParserError("x"), KeyError("x")]
+)
+@pytest.mark.parametrize("operation", ["DescribeStacks", "DescribeRule", "ListRules"])
+def test_an_odd_answer_before_it_starts_is_one_line(operation: str, error: Exception) -> None:
+    with account_with(nightly()) as account:
+        account.refused[operation] = error
+        status, out, said = drill("nightly", "--yes")
+        assert started(account) == 0
+    assert (status, out, said.count("\n")) == (2, "", 1)
+    assert said.startswith("drill: nothing was started: ")
+
+
+def test_the_event_has_one_identifier_and_one_time() -> None:
+    with account_with(nightly()) as account:
+        invoke, sent = account.answers["Invoke"], []
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            sent.append(json.loads(asked["Payload"]))
+            return invoke(asked)
+
+        account.answers["Invoke"] = answer
+        for _ in range(2):
+            account.world.wait(timedelta(minutes=1))
+            drill("nightly", "--yes")
+    for event in sent:
+        assert event["id"] == f"envelope-of-{event['detail']['eventID']}"
+        assert event["time"] == event["detail"]["eventTime"]
+    assert sent[0]["id"] != sent[1]["id"]
+    assert sent[0]["time"] != sent[1]["time"]
 
 
 def test_a_name_has_to_mean_one_job() -> None:
@@ -548,11 +756,28 @@ def test_a_person_is_asked_first(
     assert ("Start it? [y/n] (n): " in error) is is_terminal
 
 
+@pytest.mark.parametrize("missing", ["stdin", "stderr"])
+def test_who_does_not_see_a_question_cannot_be_asked(missing: str) -> None:
+    streams = {name: mock.Mock(isatty=lambda: True) for name in ("stdin", "stderr")}
+    with mock.patch.multiple(sys, **streams):
+        assert terminal.has_terminal()
+        with mock.patch.object(sys, missing, mock.Mock(isatty=lambda: False)):
+            assert not terminal.has_terminal()
+
+
+def test_an_answer_that_cannot_be_read_is_no_yes() -> None:
+    undecodable = UnicodeDecodeError("utf-8", b"x", 0, 1, "x")
+    with (
+        mock.patch.object(terminal, "has_terminal", lambda: True),
+        mock.patch("account.terminal.Confirm.ask", side_effect=undecodable),
+        pytest.raises(BadInput, match="nothing was started"),
+    ):
+        terminal.confirm("Start it?", is_sure=False)
+
+
 def test_without_standard_input_nobody_can_be_asked() -> None:
-    with account_with(nightly()) as account, mock.patch.object(sys, "stdin", None):
-        with pytest.raises(BadInput, match="give --yes where no terminal can be asked"):
-            terminal.confirm("Start it?", is_sure=False)
-        assert started(account) == 0
+    with mock.patch.object(sys, "stdin", None):
+        assert not terminal.has_terminal()
 
 
 def test_an_event_is_made_anew_when_the_question_is_answered() -> None:
@@ -574,7 +799,7 @@ def test_an_event_is_made_anew_when_the_question_is_answered() -> None:
         "AccessDeniedException",
         EndpointConnectionError(endpoint_url="https://lambda"),
         CredentialRetrievalError(provider="sso", error_msg="expired"),
-        ValueError("no address"),
+        ConnectTimeoutError(endpoint_url="https://lambda"),
     ],
 )
 def test_a_function_that_takes_no_event_starts_nothing(error: str | Exception) -> None:
@@ -759,21 +984,19 @@ FACTS = {
     "responseElements": '{"tasks": [], "failures": [{"reason": "RESOURCE:CPU"}]}',
     "its requestParameters": "shown",
     "seconds to the function": "90",
-    "seconds to the Event history": "300",
+    "seconds to the Event history, about": "300",
 }
 BINDS = {
-    "second call, with another startedBy": "ConflictException",
-    "so the token of a failed call": (
-        "is used up: the second call, with other parameters, is a conflict"
-    ),
+    "second call, with a group": "ConflictException",
+    "so the token of a failed call": "is used up: other parameters are a conflict",
     "resourceIds of the conflict": "[]",
-    "errorCode of the second record": '"ConflictException"',
+    "errorCode of the second record": "ConflictException",
     "its responseElements": "null",
 }
 BINDS_NOT = {
-    "second call, with another startedBy": FAILURE,
+    "second call, with a group": FAILURE,
     "so the token of a failed call": (
-        "is not used up: the second call, with other parameters, is none"
+        "is not used up, or other parameters are not compared: they fail as before"
     ),
     "errorCode of the second record": "absent",
     "its responseElements": '{"tasks": [], "failures": [{"reason": "RESOURCE:CPU"}]}',
@@ -814,7 +1037,15 @@ def test_its_request_is_one_that_no_instance_can_hold(
     assert first["overrides"] == overrides
     assert first["launchType"] == "EC2"
     assert first["tags"] == [{"key": "retry-run-task:max-attempts", "value": "0"}]
-    assert second == first | {"startedBy": f"{first['startedBy']}-2"}
+    assert second == first | {"group": "retry-run-task-probe"}
+
+
+def test_names_that_are_words_of_aws_are_not_shown_either() -> None:
+    failures = [{"arn": "ACME_BANK", "reason": "RESOURCE:CPU", "detail": "PAYROLL"}]
+    with scarce() as account, mock.patch.object(account.world.ecs, "_failures", lambda _: failures):
+        _, facts, _ = probed("--yes")
+    shown = '[{"arn": "…", "reason": "RESOURCE:CPU", "detail": "…"}]'
+    assert facts["first call"] == f"HTTP 200, 0 tasks, failures {shown}"
 
 
 def test_the_report_can_be_sent_to_anybody() -> None:
@@ -845,7 +1076,7 @@ def test_a_task_that_starts_after_all_is_stopped_and_nothing_is_concluded() -> N
     assert status == 1
     assert "so the token of a failed call" not in facts
     assert error.startswith(
-        "drill: the first call did not fail as it should: it has started\n"
+        "drill: the first call did not fail as it should: a task has started\n"
         "drill: a task has started, and is stopped: arn:aws:ecs:"
     )
 
@@ -865,30 +1096,56 @@ def test_a_task_that_cannot_be_stopped_is_to_be_stopped_by_hand() -> None:
 def test_a_first_call_that_ecs_rejects_is_shown_with_its_reason(code: str) -> None:
     with scarce() as account:
         account.refused["RunTask"] = code
-        status, facts, error = probed("--yes", "--timeout", "1m")
+        status, facts, error = probed("--yes")
+        assert account.world.now == NOW  # there may be no record of it
     assert status == 1
     assert facts["first call"] == code
     assert error.startswith("drill: the first call did not fail as it should: ")
     assert ("you are not allowed to call ecs:RunTask" in error) is (code.startswith("Access"))
 
 
-def test_an_answer_that_is_lost_leaves_the_token_unknown() -> None:
-    with scarce() as account:
-        account.world.ecs.lost_answers = 0
-        answers = [None, ReadTimeoutError(endpoint_url="https://ecs")]
-        run_task = boto3.client("ecs").run_task
+LOST = [
+    ReadTimeoutError(endpoint_url="https://ecs"),
+    ResponseParserError("x"),
+    ValueError("x"),
+    KeyboardInterrupt(),
+]
+
+
+@pytest.mark.parametrize("error", LOST)
+@pytest.mark.parametrize("which", [1, 2])
+def test_an_answer_that_is_lost_leaves_nothing_unsaid(which: int, error: BaseException) -> None:
+    """The task may have started: how to find it is said, and what else is known."""
+    with scarce(binds=False) as account:
+        if which == 1:
+            account.world.ecs.families_without_capacity = set()
+        client, calls = boto3.client("ecs"), []
 
         def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
-            error = answers.pop(0)
-            if error is not None:
+            calls.append(asked)
+            answered: Mapping[str, Any] = client.run_task(**asked)
+            if len(calls) == which:
                 raise error
-            return run_task(**asked)
+            return answered
 
         account.answers["RunTask"] = answer
-        status, facts, _ = probed("--yes", "--timeout", "20m")
+        status, facts, said = probed("--yes", "--timeout", "20m")
     assert status == 1
-    assert facts["second call, with another startedBy"] == "ReadTimeoutError"
-    assert facts["so the token of a failed call"] == "is not known"
+    started_by = calls[0]["startedBy"]
+    command = f"aws ecs list-tasks --cluster payroll --started-by {started_by}"
+    assert f"drill: a call was not answered. See that nothing runs: `{command}`\n" in said
+    if which == 2:
+        assert facts["first call"] == FAILURE
+        assert facts["so the token of a failed call"] == "is not known"
+
+
+def test_an_interrupt_while_it_stops_or_prints_says_how_to_find_what_runs() -> None:
+    with scarce() as account:
+        account.world.ecs.families_without_capacity = set()
+        account.refused["StopTask"] = KeyboardInterrupt()
+        status, _, error = probed("--yes")
+    assert status == 1
+    assert "drill: interrupted. See that nothing runs: `aws ecs list-tasks --cluster pay" in error
 
 
 @pytest.mark.parametrize(
@@ -933,7 +1190,7 @@ def test_records_that_do_not_come_in_time_are_missed() -> None:
     assert error == "drill: not all records came in time: --timeout makes it longer\n"
     assert facts["so the token of a failed call"].startswith("is used up")
     assert facts["seconds to the function"] == "90"
-    assert facts["seconds to the Event history"] == "-"
+    assert facts["seconds to the Event history, about"] == "-"
     assert "responseElements" not in facts
 
 
@@ -961,6 +1218,40 @@ def test_without_a_stack_nobody_knows_when_the_event_came() -> None:
     assert error == "drill: there is no stack x, whose log would tell when the event came\n"
 
 
+@pytest.mark.parametrize(
+    ("operation", "error"),
+    [
+        ("DescribeStacks", ResponseParserError("no XML")),
+        ("FilterLogEvents", "AccessDeniedException"),
+    ],
+)
+def test_a_stack_that_cannot_be_looked_at_does_not_lose_the_report(
+    operation: str, error: Any
+) -> None:
+    with scarce() as account:
+        account.refused[operation] = error
+        status, facts, said = probed("--yes")
+    assert status == 0
+    assert facts["seconds to the function"] == "-"
+    assert facts["so the token of a failed call"].startswith("is used up")
+    assert said.count("\n") == 1
+
+
+def test_a_look_that_fails_for_a_while_is_made_again() -> None:
+    with scarce() as account:
+        look_up, looks = account.answers["LookupEvents"], iter(range(999))
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            if next(looks) in (3, 5):
+                raise ReadTimeoutError(endpoint_url="https://cloudtrail")
+            return look_up(asked)
+
+        account.answers["LookupEvents"] = answer
+        status, facts, error = probed("--yes")
+    assert (status, error) == (0, "")
+    assert facts["seconds to the Event history, about"] == "300"
+
+
 def test_an_event_that_comes_after_its_record_is_waited_for() -> None:
     with scarce() as account:
         late = timedelta(minutes=8)
@@ -969,6 +1260,16 @@ def test_an_event_that_comes_after_its_record_is_waited_for() -> None:
         assert account.world.now < NOW + timedelta(minutes=11)
     assert status == 0
     assert facts["seconds to the function"] == "480"
+
+
+def test_an_event_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    with scarce() as account:
+        boto3.client("events").disable_rule(Name=account.output("RuleName"))
+        with mock.patch.object(World, "deliver"):
+            status, facts, error = probed("--yes")
+        assert account.world.now < NOW + timedelta(minutes=11)
+    assert (status, error) == (0, "drill: the stack's log has no outcome of the call\n")
+    assert facts["seconds to the function"] == "-"
 
 
 def fargate(account: UserAccount) -> None:
@@ -984,35 +1285,57 @@ def windows(account: UserAccount) -> None:
     account.answers["DescribeTaskDefinition"] = described(runtimePlatform=system)
 
 
+def inactive(account: UserAccount) -> None:
+    account.answers["DescribeTaskDefinition"] = described(status="INACTIVE")
+
+
 def described(**members: Any) -> Answer:
-    found = {"compatibilities": ["EC2"], "containerDefinitions": [{"name": "main"}], **members}
+    usual = {"status": "ACTIVE", "compatibilities": ["EC2"]}
+    found = {**usual, "containerDefinitions": [{"name": "main"}], **members}
     return lambda _: {"taskDefinition": found}
 
 
-def provider(**members: Any) -> Any:
+def providers(*pages: dict[str, Any]) -> Any:
+    """Capacity providers, one a page; all are the cluster's."""
+
     def act(account: UserAccount) -> None:
-        cluster = {"status": "ACTIVE", "capacityProviders": ["p"]}
+        names = [page["name"] for page in pages]
+        cluster = {"status": "ACTIVE", "capacityProviders": [*names, "FARGATE"]}
         account.answers["DescribeClusters"] = lambda _: {"clusters": [cluster]}
-        found = {"capacityProviders": [{"name": "p", **members}]}
-        account.answers["DescribeCapacityProviders"] = lambda _: found
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            assert asked["cluster"] == "payroll"
+            number = int(asked.get("nextToken", "0"))
+            shown = [page for page in pages[number : number + 1] if len(page) > 1]
+            more = {"nextToken": str(number + 1)} if number + 1 < len(pages) else {}
+            return {"capacityProviders": shown, **more}
+
+        account.answers["DescribeCapacityProviders"] = answer
 
     return act
 
 
-def instance(cpu: int, *attributes: str) -> Any:
+def instances(*cpus: int, **members: Any) -> Any:
     def act(account: UserAccount) -> None:
-        found = {
-            "registeredResources": [{"name": "CPU", "integerValue": cpu}],
-            "attributes": [{"name": name} for name in attributes],
-        }
-        page = {"containerInstances": [found]}
-        account.answers["DescribeContainerInstances"] = lambda _: page
+        found = [
+            {
+                "registeredResources": [{"name": "CPU", "integerValue": cpu}],
+                "agentConnected": True,
+                **members,
+            }
+            for cpu in cpus
+        ]
+        account.answers["DescribeContainerInstances"] = lambda _: {"containerInstances": found}
 
     return act
 
 
 def no_cluster(account: UserAccount) -> None:
     account.answers["DescribeClusters"] = lambda _: {"clusters": []}
+
+
+def inactive_cluster(account: UserAccount) -> None:
+    account.answers["DescribeClusters"] = lambda _: {"clusters": [{"status": "INACTIVE"}]}
 
 
 def no_instance(account: UserAccount) -> None:
@@ -1027,23 +1350,40 @@ def not_allowed(operation: str) -> Any:
 
 
 MANAGED = {"managedScaling": {"status": "ENABLED"}}
+FIXED = {"managedScaling": {"status": "DISABLED"}}
+NOT_FIT = "big:3 is not active, or not for EC2 and Linux without network mode awsvpc: take another"
+NO_INSTANCE = "payroll has no active container instance of EC2: take another cluster"
 
 
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (fargate, "big:3 is not for EC2 and Linux, without network mode awsvpc: take another"),
-        (awsvpc, "big:3 is not for EC2 and Linux, without network mode awsvpc: take another"),
-        (windows, "big:3 is not for EC2 and Linux, without network mode awsvpc: take another"),
-        (provider(autoScalingGroupProvider=MANAGED), "payroll scales (p): take another cluster"),
-        (provider(managedInstancesProvider={}), "payroll scales (p): take another cluster"),
-        (no_cluster, "there is no active cluster payroll"),
-        (no_instance, "payroll has no container instance on EC2: take another cluster"),
+        (fargate, NOT_FIT),
+        (awsvpc, NOT_FIT),
+        (windows, NOT_FIT),
+        (inactive, NOT_FIT),
         (
-            instance(4096, "ecs.capability.external"),
-            "payroll has no container instance on EC2: take another cluster",
+            providers({"name": "p", "autoScalingGroupProvider": MANAGED}),
+            "payroll may scale (p): take another cluster",
         ),
-        (instance(200_000), "payroll has an instance that is too large: take another cluster"),
+        (
+            providers({"name": "p", "managedInstancesProvider": {}}),
+            "payroll may scale (p): take another cluster",
+        ),
+        (
+            providers(
+                {"name": "o", "autoScalingGroupProvider": FIXED},
+                {"name": "p", "autoScalingGroupProvider": MANAGED},
+            ),
+            "payroll may scale (p): take another cluster",
+        ),
+        (providers({"name": "unknown"}), "payroll may scale (unknown): take another cluster"),
+        (no_cluster, "there is no active cluster payroll"),
+        (inactive_cluster, "there is no active cluster payroll"),
+        (no_instance, NO_INSTANCE),
+        (instances(4096, attributes=[{"name": "ecs.capability.external"}]), NO_INSTANCE),
+        (instances(4096, agentConnected=False), NO_INSTANCE),
+        (instances(200_000, 4096), "payroll has an instance that is too large: take another clu"),
         *(
             (not_allowed(operation), f"nothing was asked of ECS: you are not allowed to call {a}")
             for operation, a in (
@@ -1064,7 +1404,7 @@ def test_a_probe_that_might_start_something_is_refused(damage: Any, problem: str
 
 def test_a_cluster_with_a_provider_that_does_not_scale_is_good_enough() -> None:
     with scarce() as account:
-        provider(autoScalingGroupProvider={"managedScaling": {"status": "DISABLED"}})(account)
+        providers({"name": "p", "autoScalingGroupProvider": FIXED})(account)
         assert probed("--yes")[0] == 0
 
 
@@ -1082,7 +1422,7 @@ def test_the_policy_of_a_probe_is_enough_and_all_of_it_is_needed(
     # moto signs the query of a GET in another way than botocore does.
     monkeypatch.setattr(IAMRequestBase, "check_signature", lambda _: None)
     with scarce() as account:
-        provider()(account)
+        providers({"name": "p", "autoScalingGroupProvider": FIXED})(account)
         monkeypatch.setattr(World, "pass_time", World.wait)
         with enforcing(policies()[1]["Statement"]):
             status, _, _ = probed("--yes", "--timeout", "6m")

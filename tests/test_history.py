@@ -35,8 +35,8 @@ from account import bench, generate
 from account.event_history import event_history
 from account.history import main
 from account.logs import Read, events_in, read_log
-from account.look_ups import TRIES
 from account.runs import STACK, Runs
+from account.session import TRIES
 from account.summary import as_json, judge
 from account.verdict import Verdict
 from conftest import NOW, enforcing, looked_up, run_command

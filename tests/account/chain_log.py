@@ -81,7 +81,7 @@ def entries(
 ) -> Iterator[Entry]:
     """What matches the pattern, each line once and as soon as it is there, until the time is over.
 
-    Raises botocore's exceptions for what does not pass by itself.
+    Raises botocore's exceptions for what does not pass by itself, or has not passed in time.
     """
     seen: set[str] = set()
     start = int((since - SKEW).timestamp() * 1000)
@@ -89,18 +89,21 @@ def entries(
         pages = logs.get_paginator("filter_log_events").paginate(
             logGroupName=log_group, filterPattern=pattern, startTime=start
         )
-        found = []
+        found, problem = [], None
         try:
             found = [event for page in pages for event in page["events"]]
         except (ClientError, BotoCoreError) as error:
             if transient(error) is None:
                 raise
+            problem = error
         for event in sorted(found, key=lambda event: (event["timestamp"], event["eventId"])):
             entry = _read(event)
             if event["eventId"] not in seen and entry is not None:
                 yield entry
             seen.add(event["eventId"])
         now = datetime.now(UTC)
+        if now >= until and problem is not None:
+            raise problem
         if now >= until:
             return
         time.sleep(min(PAUSE, until - now).total_seconds())

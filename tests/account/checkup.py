@@ -3,9 +3,8 @@
 import argparse
 import functools
 import json
-import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from account import permissions
 from account.deployed import (
     Deployed,
     find_stack,
@@ -21,18 +21,22 @@ from account.deployed import (
     settings_from_parameters,
     stacks_in,
 )
-from account.finding import Finding, Mark, fix, looked, ok, unknown, why_not
+from account.finding import Finding, Mark, fix, is_gone, looked, ok, unknown, why_not
 from account.job_checks import OUTSIDE, JobChecks
 from account.jobs import Job, rules, schedules, wanted
 from account.once import once
 from account.reach import Reach, reach_by_parameters, reach_of, reach_of_defaults
 from account.session import account_of, open_session
+from account.simulation import Simulation
 from account.stack_checks import StackChecks
 from account.terminal import progress_bar
 from account.trails import trail_findings
 from rehearsal.records import BadInput
 from rehearsal.show import can_show, line, number, table
 from retry_run_task.settings import BadSetting, Settings
+
+# What of the stack has to work for any call to be retried.
+NEEDED = ("rule", "pattern", "resource policy", "function", "layer", "settings")
 
 # A stack in one of these has nothing, and cannot be deployed again as it is.
 NEVER_MADE = ("CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
@@ -64,8 +68,6 @@ class Checkup:
 
 def check(options: argparse.Namespace) -> int:
     """Do what the options ask for, and print it. Returns the exit status; raises BadInput."""
-    # What is wrong with a profile is said here, in a line.
-    logging.getLogger("botocore").addHandler(logging.NullHandler())
     which = wanted(options.job)
     session = open_session(options.profile, options.region)
     checkup = Checkup(account_of(session), str(session.region_name))
@@ -75,9 +77,12 @@ def check(options: argparse.Namespace) -> int:
         progress.update(bar, description="stack")
         stack = found_stack(session, options.stack, checkup)
         reach = examined(session, stack, checkup)
-        checks = JobChecks(session, reach)
+        simulation = Simulation(session)
+        checks = JobChecks(session, reach, simulation)
+        if reach.role_arn is not None:
+            policy = permissions.of_function(simulation, reach.settings, reach.role_arn)
+            checkup.add("stack", looked("policy", policy))
         if stack is not None:
-            checkup.add("stack", looked("policy", checks.of_stack()))
             others = other_stacks(session, stack, reach.settings)
             checkup.add("stack", looked("other stacks", others))
         jobs = 0
@@ -93,7 +98,7 @@ def check(options: argparse.Namespace) -> int:
         raise BadInput(f"no rule or schedule {options.job} starts an ECS task {where}")
     if options.job:
         say_why_left_out(checkup)
-    elif not jobs:
+    elif "jobs" not in checkup.parts and not checkup.left_out:
         checkup.add("jobs", [ok("jobs", "No rule or schedule of this Region starts an ECS task.")])
     print(json.dumps(as_json(checkup), indent=2) if options.json else report(checkup))
     if checkup.count(Mark.FIX):
@@ -157,14 +162,18 @@ def examined(session: boto3.Session, stack: Deployed | None, checkup: Checkup) -
     function = once(lambda: function_of(session, stack))
     resources = once(lambda: resources_of(session, stack))
     checkup.add("stack", StackChecks(session, stack, function, resources).findings())
+    reach = None
     try:
-        return reach_of(session, stack, function())
+        reach = reach_of(session, stack, function())
     except BadSetting as bad:
-        problem = f"The function cannot run: {bad}"
-        checkup.add("stack", [fix("settings", problem)])
+        checkup.add("stack", [fix("settings", f"The function cannot run: {bad}")])
     except (ClientError, BotoCoreError, BadInput) as error:
-        checkup.add("stack", [unknown("settings", why_not(error))])
-    return reach_by_parameters(session, stack, checkup.account)
+        if not is_gone(error):  # which is said already
+            checkup.add("stack", [unknown("settings", why_not(error))])
+    reach = reach or reach_by_parameters(session, stack, checkup.account)
+    found = checkup.parts["stack"]
+    is_broken = any(each.mark is Mark.FIX and each.subject in NEEDED for each in found)
+    return replace(reach, how=", once the stack is in order") if is_broken else reach
 
 
 def other_stacks(session: boto3.Session, stack: Deployed, settings: Settings) -> Iterator[Finding]:

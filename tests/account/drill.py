@@ -43,17 +43,28 @@ PROBE = [
     "iam:PassRole",
     "logs:FilterLogEvents",
 ]
-# A probe passes the roles of its task definition; no condition lets it pass them to anything else.
-PASS_ROLE = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+# What these actions are narrowed to: whoever may invoke the function, or pass roles, may start
+# anything (README, "Safeguards"). The function is that of a stack with the usual name.
+NARROW: dict[str, dict[str, Any]] = {
+    "ecs:TagResource": {"Condition": {"StringEquals": {"ecs:CreateAction": "RunTask"}}},
+    "iam:PassRole": {
+        "Condition": {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    },
+    "lambda:InvokeFunction": {
+        "Resource": "arn:aws:lambda:*:*:function:retry-run-task-RetryRunTask-*"
+    },
+}
 
 
 def policy_of(actions: Sequence[str]) -> str:
     """A policy that allows these actions, as JSON."""
-    others = [action for action in actions if action != "iam:PassRole"]
+    others = [action for action in actions if action not in NARROW]
     statements: list[Any] = [{"Effect": "Allow", "Action": others, "Resource": "*"}]
-    if len(others) < len(actions):
-        passes = {"Effect": "Allow", "Action": ["iam:PassRole"], "Resource": "*"}
-        statements.append(passes | {"Condition": PASS_ROLE})
+    statements += [
+        {"Effect": "Allow", "Action": [action], "Resource": "*"} | NARROW[action]
+        for action in actions
+        if action in NARROW
+    ]
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
 
 
@@ -70,8 +81,8 @@ examples:
 
 A drill makes the record that CloudTrail would write of a failed call of the job, asks EventBridge
 whether the deployed rule matches it, and invokes the deployed function with it. So the job really
-runs, beside whatever runs already. A job that `check` does not call replayable is refused. The
-function's log then tells how it goes on; the times are real. If capacity is really missing, the
+runs, beside whatever runs already. What `check` calls wrong with the stack or the job is refused.
+The function's log then tells how it goes on; the times are real. If capacity is really missing, the
 retries take as long as they do in an emergency.
 
 A drill does not verify that CloudTrail sends the event, and that the rule invokes the function:
@@ -82,19 +93,21 @@ exit status:
   1  it was not launched, not in time, or could not be stopped
   2  refused: nothing was started
 
-This policy is enough; without ecs:StopTask, --stop does not work:
+This policy is enough (for a stack of another name or partition, change the function's ARN); without
+ecs:StopTask, --stop does not work:
 {policy_of(DRILL)}
 
 A probe settles what nobody documents, and costs nothing. It asks ECS for a task that no container
-instance of the cluster can hold, and again with another `startedBy` under the same client token.
+instance of the cluster can hold, and again with another `group` under the same client token.
 Then it waits for the records of both calls in CloudTrail's Event history, and prints what they
 show. The cluster needs at least one container instance, and no managed scaling; the task
 definition, one for EC2 without network mode `awsvpc`. A tag opts the calls out of retries. If a
 stack is deployed, its log tells how long CloudTrail's event took.
 
 exit status of a probe:
-  0  the report is complete
-  1  a task has started (it is stopped), or the records did not come in time
+  0  the report has both calls and their records
+  1  a task has started (it is stopped), ECS did not answer as expected, or the records did not come
+     in time
   2  refused: nothing was asked of ECS
 
 For a probe, this policy is enough:

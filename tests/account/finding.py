@@ -66,4 +66,5 @@ def why_not(error: Exception) -> str:
     """A sentence on why nobody could look."""
     if isinstance(error, ClientError) and is_denial(error):
         return f"Not looked at: {denial_of(error)}."
-    return f"Not looked at: {problem_of(error).rstrip('.')}."
+    problem = problem_of(error)
+    return f"Not looked at: {problem}" if problem.endswith("?") else f"Not looked at: {problem}."

@@ -2,39 +2,32 @@
 
 import argparse
 import copy
-import json
-import logging
+import itertools
 import os
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore import exceptions
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
-from account.chain_log import chain_of, entries
+from account.chain import Chain
 from account.deployed import Deployed, find_stack, function_of, resources_of
 from account.finding import Finding, Mark
-from account.followed import Followed
 from account.job_checks import OVER, Call, JobChecks, call_of, next_call_at
 from account.jobs import Job, rules, schedules, wanted
 from account.once import once
 from account.reach import Reach, reach_of
 from account.runs import run_task_shape
-from account.session import ERRORS, account_of, client_of, open_session, problem_of
+from account.session import ERRORS, account_of, open_session, problem_of
+from account.simulation import Simulation
 from account.stack_checks import StackChecks
 from account.terminal import confirm, say, show
 from rehearsal.cloudtrail import run_task_event
 from rehearsal.policies import CAPACITY
 from rehearsal.records import BadInput, parse, read_bytes
 from rehearsal.show import line, number
-from rehearsal.template import Stack
-from retry_run_task.chain import origin_of
 from retry_run_task.failed_call import write_time
 from retry_run_task.request import NotExact, exact_request
 from retry_run_task.settings import BadSetting, Settings
@@ -42,76 +35,31 @@ from retry_run_task.settings import BadSetting, Settings
 # What the caller of a request in a file looks like: a program that nobody knows.
 AGENT = "Boto3 (made up by a drill of retry-run-task)"
 
-# Of Invoke, one try: the SDK's second one would be another invocation.
-ONE_TRY = Config(retries={"mode": "standard", "total_max_attempts": 1})
-
-# After these, Lambda may have taken the event or not.
-UNANSWERED = (exceptions.ReadTimeoutError, exceptions.ConnectionClosedError)
-
-# In place of the identifier of the invocation's request, where nobody knows it.
-NO_REQUEST = "unknown"
-
 
 def drill(options: argparse.Namespace) -> int:
     """Do what the options ask for, and print it. Returns the exit status; raises BadInput.
 
     BadInput means that nothing was started.
     """
-    # What is wrong with a profile is said here, in a line.
-    logging.getLogger("botocore").addHandler(logging.NullHandler())
     session = open_session(options.profile, options.region)
     try:
         account = account_of(session)
         stack = deployed(session, options.stack)
-        logs = client_of(session, "logs")
         call = verified_call(session, stack, options.job)
-        group = stack.outputs["LogGroupName"]
-        logs.filter_log_events(logGroupName=group, limit=1)  # while nothing is started yet
-    except (ClientError, BotoCoreError) as error:
+        chain = Chain(session, stack)
+        chain.look()  # before anything is started
+    except ERRORS as error:
         raise BadInput(f"nothing was started: {problem_of(error)}") from error
     show(f"{account}, {session.region_name}, the stack {stack.name}\n\n{line('', warning(call))}\n")
     confirm("Start it?", is_sure=options.yes)
-    since = datetime.now(UTC)
-    event = renewed(call.event, since)  # the question may have taken a while
-    detail = event["detail"]
-    origin = origin_of(detail["eventID"], detail["requestParameters"].get("clientToken"))
-    tries = Stack().function["EventInvokeConfig"]["MaximumRetryAttempts"] + 1
-    followed = Followed(detail["eventID"], tries)
-    problem = ""
+    event = renewed(call.event, datetime.now(UTC))  # the question may have taken a while
     try:
-        request_id = invoke(session, stack.outputs["FunctionName"], event)
-        pattern = chain_of(origin, request_id)
-        for entry in entries(logs, group, pattern, since, since + options.timeout):
-            if text := followed.take(entry, since):
-                show(text)
-            if followed.is_over:
-                break
-    except KeyboardInterrupt:
-        problem = "Interrupted."
-    except ERRORS as error:
-        problem = f"The log cannot be read: {problem_of(error)}."
-    return finish(session, followed, options, origin, problem)
-
-
-def finish(
-    session: boto3.Session,
-    followed: Followed,
-    options: argparse.Namespace,
-    origin: str,
-    problem: str,
-) -> int:
-    """Say how it ended, and stop what is to be stopped. Returns the exit status."""
-    search = (
-        "The job may start, or run already: look for tasks with the tag retry-run-task:origin = "
-        f"{origin}."
-    )
-    if options.stop:
-        search += " This drill does not stop them."
-    end = f"{problem} {search}" if problem else followed.verdict(options.timeout, search)
-    show(f"\n{line('', end)}")
-    is_stopped = stop(session, followed) if options.stop else True
-    show(f"\n{line('', followed.not_verified())}")
-    return 0 if followed.is_launched and is_stopped else 1
+        problem = chain.follow(event, options.timeout)
+        return chain.finish(problem, options)
+    except KeyboardInterrupt:  # once more, while the first is being answered
+        tasks = ", ".join(chain.followed.tasks) or "none that is known"
+        say(f"drill: interrupted; placed: {tasks}. {chain.search}")
+        return 1
 
 
 def deployed(session: boto3.Session, name: str) -> Deployed:
@@ -134,7 +82,8 @@ def verified_call(session: boto3.Session, stack: Deployed, job: str) -> Call:
     """
     function = once(lambda: function_of(session, stack))
     stack_checks = StackChecks(session, stack, function, once(lambda: resources_of(session, stack)))
-    for finding in chain(stack_checks.rule(), stack_checks.function()):
+    looked_at = (stack_checks.version(), stack_checks.rule(), stack_checks.function())
+    for finding in itertools.chain(*looked_at):
         if finding.mark is not Mark.OK:
             raise BadInput(f"nothing was started: the {finding.subject}: {finding.sentence}")
     try:
@@ -150,8 +99,6 @@ def verified_call(session: boto3.Session, stack: Deployed, job: str) -> Call:
 def named_call(session: boto3.Session, job: str, settings: Settings, now: datetime) -> Call:
     """The call of a rule or schedule, or the one in a file; raises BadInput."""
     is_file = os.path.isfile(job)  # noqa: PTH113 - Path's raises for long names
-    if is_file and job.endswith(".json"):
-        return call_in(Path(job), settings, now)
     try:
         which = wanted(job)
     except BadInput:
@@ -159,7 +106,7 @@ def named_call(session: boto3.Session, job: str, settings: Settings, now: dateti
             return call_in(Path(job), settings, now)
         raise
     found: list[Job] = []
-    for each in chain(rules(session, which), schedules(session, which)):
+    for each in itertools.chain(rules(session, which), schedules(session, which)):
         if isinstance(each, Finding):
             raise BadInput(f"nothing was started: {each.subject}: {each.sentence}")
         found.append(each)
@@ -170,6 +117,9 @@ def named_call(session: boto3.Session, job: str, settings: Settings, now: dateti
             f"{job} is neither a rule or schedule of {session.region_name} that starts an ECS "
             "task, nor a file"
         )
+    if is_file:
+        problem = f"{job} is a file, and {found[0].title} as well"
+        raise BadInput(f"{problem}: give ./{job} for the file, or the ARN")
     if len(found) > 1:
         titles = ", ".join(each.title for each in found)
         raise BadInput(
@@ -210,7 +160,8 @@ def refuse(session: boto3.Session, reach: Reach, call: Call, now: datetime) -> N
 
     What the policies allow may stay unknown: that is said.
     """
-    why: str | list[Finding] = JobChecks(session, reach).of_call(call)
+    checks = JobChecks(session, reach, Simulation(session))
+    why: str | list[Finding] = checks.of_call(call)
     if call.job is not None and next_call_at(call.job, now) is None:
         why = OVER
     if isinstance(why, str):
@@ -241,48 +192,3 @@ def renewed(event: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
     new |= {"id": f"envelope-of-{event_id}", "time": time}
     new["detail"] |= {"eventID": event_id, "eventTime": time}
     return new
-
-
-def invoke(session: boto3.Session, function: str, event: Mapping[str, Any]) -> str:
-    """Invoke the function as EventBridge does; the identifier of its request, if that is known.
-
-    Raises BadInput where Lambda has not taken the event.
-    """
-    try:
-        answer = client_of(session, "lambda", config=ONE_TRY).invoke(
-            FunctionName=function, InvocationType="Event", Payload=json.dumps(event)
-        )
-    except ERRORS as error:
-        if not isinstance(error, UNANSWERED) and not _is_server_error(error):
-            raise BadInput(f"nothing was started: {problem_of(error)}") from error
-        say(f"drill: no answer to Invoke ({problem_of(error)}): the function may run all the same")
-        return NO_REQUEST
-    request_id: str = answer["ResponseMetadata"]["RequestId"]
-    return request_id
-
-
-def _is_server_error(error: Exception) -> bool:
-    """Has Lambda itself failed? What it has done until then is not known."""
-    if not isinstance(error, ClientError):
-        return False
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
-
-
-def stop(session: boto3.Session, followed: Followed) -> bool:
-    """Stop the tasks that were placed. Is none left, as far as is known?"""
-    left = list(followed.tasks)
-    if followed.is_launched and not left:
-        say("drill: the log does not name the task: stop it by hand")
-        return False
-    try:
-        for task in followed.tasks:
-            client_of(session, "ecs").stop_task(
-                cluster=followed.cluster, task=task, reason="Placed by a drill of retry-run-task"
-            )
-            left.remove(task)
-            show(line("", f"Stopped: {task}."))
-    except (*ERRORS, BadInput) as error:
-        say(f"drill: not stopped: {', '.join(left)} ({problem_of(error)})")
-    except KeyboardInterrupt:
-        say(f"drill: interrupted; not stopped: {', '.join(left)}")
-    return not left

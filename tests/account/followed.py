@@ -70,28 +70,26 @@ class Followed:
         """Does the job run, all of it?"""
         return self.last in LAUNCHED
 
-    def verdict(self, timeout: timedelta, search: str) -> str:
-        """How it ended; `search` says how to find what still starts."""
+    @property
+    def may_start(self) -> bool:
+        """May something start, or have started, of which the log has not told?"""
+        return self.has_failed or self.last in ("", *PENDING)
+
+    def verdict(self, timeout: timedelta) -> str:
+        """How it ended."""
         placed = f" These tasks were placed: {', '.join(self.tasks)}." if self.tasks else ""
         if self.is_launched:
             return f"Launched: {', '.join(self.tasks) or 'by an earlier invocation'}."
         if self.has_failed:
-            return (
-                f"The function has failed {self.tries} times, and people are alerted. {search} "
-                "Look at it before you replay the job."
-            )
+            return f"The function has failed {self.tries} times, and people are alerted."
+        time = elapsed(timeout)
         if not self.last:
-            return f"Not known: no outcome came within {elapsed(timeout)}. {search}"
+            return f"Not known: no outcome came within {time}."
         if self.last == Outcome.FAILED_AGAIN:
-            return (
-                f"Not launched within {elapsed(timeout)}: an attempt has failed, and its own event "
-                f"has not come back yet.{placed} {search}"
-            )
+            problem = "an attempt has failed, and its own event has not come back yet"
+            return f"Not launched within {time}: {problem}.{placed}"
         if self.last in PENDING:
-            return (
-                f"Not launched within {elapsed(timeout)}: the next attempt is pending.{placed} "
-                f"{search}"
-            )
+            return f"Not launched within {time}: the next attempt is pending.{placed}"
         if self.last in (Outcome.LEFT_ALONE, Outcome.OPTED_OUT):
             return f"Not launched: the function leaves the job alone.{placed}"
         return f"Not launched: the chain has ended, and people are alerted.{placed}"

@@ -1,9 +1,10 @@
 """A job: would a failed call of it be retried, exactly as its rule or schedule makes it?"""
 
+import copy
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,18 +13,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from account import permissions
 from account.finding import Finding, fix, ok, unknown, why_not
-from account.jobs import CLIENT_CONFIG, Job
+from account.jobs import Job
 from account.look_ups import LookUps
-from account.once import Denied
+from account.once import Operation
 from account.reach import Reach
 from account.runs import run_task_shape
-from account.session import client_of, code_of
+from account.session import PATIENT, client_of, code_of
 from account.simulation import Simulation
 from account.verdict import RETRY, Verdict, decided
 from rehearsal.callers import failed_call_of, parameters_of
 from retry_run_task.definition import due_of, request_of
 from retry_run_task.outcome import Outcome
 from retry_run_task.request import AnyText, NotExact
+from retry_run_task.settings import Settings
 from retry_run_task.source import hidden_environments
 
 # RunTask takes no more (API reference, `count`).
@@ -39,7 +41,7 @@ OVER = "no more calls are due"
 class Call:
     """A call that would fail: its request, and the event that CloudTrail would make of it.
 
-    `title` is that of its job; without a `job`, a program makes the call. `is_filled_in`: cluster,
+    `title` is that of its job; without a `job`, a program makes the call. `is_open`: its cluster,
     task definition or a role are known only when it fires.
     """
 
@@ -47,50 +49,41 @@ class Call:
     request: Mapping[str, Any]
     event: Mapping[str, Any]
     job: Job | None = None
-    is_filled_in: bool = False
+    is_open: bool = False
 
 
 class JobChecks:
     """Looks at calls, one after the other."""
 
-    def __init__(self, session: boto3.Session, reach: Reach) -> None:
+    def __init__(self, session: boto3.Session, reach: Reach, simulation: Simulation) -> None:
         """Raises BadInput."""
-        self._reach, self._look_ups = reach, LookUps(session)
-        self._simulation = Simulation(session)
-        self._ecs = client_of(session, "ecs", config=CLIENT_CONFIG)
+        self._reach, self._simulation = reach, simulation
+        self._look_ups = LookUps(session)
+        self._ecs = client_of(session, "ecs", config=PATIENT)
+        self._describe = Operation()
         self._task_definitions: dict[str, Mapping[str, Any]] = {}
-        self._denied = Denied()
-
-    def of_stack(self) -> Iterator[Finding]:
-        """What the function may, for any job."""
-        reach, found = self._reach, []
-        if reach.role_arn is not None:
-            found = list(permissions.of_function(self._simulation, reach.settings, reach.role_arn))
-            yield from found or [ok("policy", "It allows the function to wait, and to look up.")]
 
     def of_call(self, call: Call) -> str | list[Finding]:
         """Why the stack leaves it out by its owner's choice; or what there is to say about it.
 
         Nothing, if it would be retried.
         """
-        settings = self._reach.settings
-        if not settings.covers(call.request.get("cluster"), call.request.get("taskDefinition")):
+        settings, request = self._reach.settings, call.request
+        if call.is_open:
+            problem = "Its cluster, task definition or a role is filled in when it fires"
+            unsure = "whether it would be retried cannot be checked"
+            return [unknown(call.title, f"{problem}: {unsure}.")]
+        if rejected := list(_rejected(call, settings)):
+            return rejected
+        if not settings.covers(request.get("cluster"), request.get("taskDefinition")):
             return OUTSIDE
         verdict = decided(call.event, settings, self._look_ups)
         if verdict.name == Outcome.OPTED_OUT:
             return OPTED_OUT
-        found = [*self._unmatched(call), *_judged(call, verdict)]
+        found = [*self._unmatched(call), *self._judged(call, verdict)]
         if call.job is not None:
             found += [*_named_key(call.job), *_deletes_itself(call, call.job)]
-        if call.request.get("count", 1) > MOST_TASKS:
-            problem = f"It asks for more than {MOST_TASKS} tasks at once, which ECS rejects"
-            found.append(fix(call.title, f"{problem}: ask for less."))
-        if call.is_filled_in:
-            problem = "Its cluster, task definition or a role is filled in when it fires"
-            found.append(unknown(call.title, f"{problem}: its permissions cannot be checked."))
-        else:
-            found += self._permissions(call)
-        return found
+        return [*found, *self._permissions(call)]
 
     def of_job(self, job: Job, now: datetime) -> str | list[Finding]:
         """As of_call; at least one finding, if it is not left out."""
@@ -112,12 +105,26 @@ class JobChecks:
             ]
         if found:
             what = ", ".join(finding.subject for finding in found)
-            retried = (
-                f"A failed call would be retried exactly, as far as was looked at (not {what})."
-            )
+            retried = f"A failed call would be retried exactly, but not all was looked at ({what})."
             return [unknown(job.title, f"{retried}{off}"), *found]
         retried = f"A failed call would be retried exactly{self._reach.how}"
         return [ok(job.title, f"{retried}.{off}")]
+
+    def _judged(self, call: Call, verdict: Verdict) -> Iterator[Finding]:
+        """Nothing, if the function would retry the call."""
+        if verdict.name == RETRY:
+            return
+        if not verdict.is_known:
+            yield unknown(call.title, verdict.why)
+            return
+        if call.job is not None and has_open_overrides(call.job):
+            bare = decided(_without_environment(call.event), self._reach.settings, self._look_ups)
+            if bare.name == RETRY:
+                problem = "Its overrides are filled in when it fires"
+                unsure = "a failed call is retried only if they set no environment"
+                yield unknown(call.title, f"{problem}: {unsure}.")
+                return
+        yield fix(call.title, f"A failed call would end as {verdict.name}: {verdict.why}")
 
     def _unmatched(self, call: Call) -> Iterator[Finding]:
         """Nothing, if the rule matches the event."""
@@ -130,7 +137,8 @@ class JobChecks:
 
     def _permissions(self, call: Call) -> Iterator[Finding]:
         """What IAM would refuse the function, and its caller."""
-        request, reach, name = call.request, self._reach, _name(call.request["taskDefinition"])
+        request, reach = call.request, self._reach
+        name = permissions.name_of(request["taskDefinition"])
         try:
             task_definition = self._described(request["taskDefinition"])
         except (ClientError, BotoCoreError) as error:
@@ -166,7 +174,7 @@ class JobChecks:
 
     def _described(self, name: str) -> Mapping[str, Any]:
         if name not in self._task_definitions:
-            described = self._denied.ask(
+            described = self._describe.ask(
                 lambda: self._ecs.describe_task_definition(taskDefinition=name)
             )
             self._task_definitions[name] = described["taskDefinition"]
@@ -184,7 +192,7 @@ def call_of(job: Job, moment: datetime) -> Call:
     event = failed_call_of(
         job.definition, shape, moment=moment, event_id=str(uuid.uuid4()), **fresh
     )
-    return Call(job.title, request, event, job, _is_filled_in(defined))
+    return Call(job.title, request, event, job, _is_open(defined))
 
 
 def next_call_at(job: Job, now: datetime) -> datetime | None:
@@ -192,18 +200,14 @@ def next_call_at(job: Job, now: datetime) -> datetime | None:
 
     One that is disabled is judged as if its last call were still to come. Raises NotExact.
     """
-    first, last = due_of(job.definition)
-    if last is not None and last < now:
-        return None if job.is_enabled else last
-    return max(first, now) if first else now
-
-
-def _judged(call: Call, verdict: Verdict) -> Iterator[Finding]:
-    """Nothing, if the function would retry the call."""
-    if not verdict.is_known:
-        yield unknown(call.title, verdict.why)
-    elif verdict.name != RETRY:
-        yield fix(call.title, f"A failed call would end as {verdict.name}: {verdict.why}")
+    definition = job.definition
+    first, last = due_of(definition)
+    if job.is_enabled or definition.schedule is None or last is None or last >= now:
+        return None if last is not None and last < now else max(first or now, now)
+    enabled = replace(definition, schedule={**definition.schedule, "State": "ENABLED"})
+    _, end = due_of(enabled)
+    is_over = (end is not None and end < now) or (first is not None and first > last)
+    return None if is_over else last
 
 
 def _named_key(job: Job) -> Iterator[Finding]:
@@ -239,17 +243,43 @@ def _deletes_itself(call: Call, job: Job) -> Iterator[Finding]:
         )
 
 
-def _is_filled_in(defined: Mapping[str, Any]) -> bool:
-    """Is anything filled in that permissions depend on?"""
-    overrides = defined.get("overrides", {})
-    roles: list[Any] = (
-        [overrides.get(name) for name in ("taskRoleArn", "executionRoleArn")]
-        if isinstance(overrides, Mapping)
-        else []
-    )
+def _is_open(defined: Mapping[str, Any]) -> bool:
+    """Is anything filled in that coverage and permissions depend on?"""
+    roles = permissions.roles_in(defined).values()
     values = [defined.get("cluster"), defined.get("taskDefinition"), *roles]
     return any(isinstance(value, AnyText) for value in values)
 
 
-def _name(arn: str) -> str:
-    return arn.rpartition("/")[2]
+def has_open_overrides(job: Job) -> bool:
+    """Are its overrides filled in as a whole, so that they may set an environment, or not?"""
+    overrides = request_of(job.definition, run_task_shape()).get("overrides", {})
+    if isinstance(overrides, AnyText):
+        return True
+    containers = overrides.get("containerOverrides", [])
+    return isinstance(containers, AnyText) or any(isinstance(c, AnyText) for c in containers)
+
+
+def _without_environment(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The event of the call, as if none of its containers had an environment."""
+    bare = copy.deepcopy(dict(event))
+    for container in bare["detail"]["requestParameters"]["overrides"]["containerOverrides"]:
+        container.pop("environment", None)
+    return bare
+
+
+def _rejected(call: Call, settings: Settings) -> Iterator[Finding]:
+    """Calls that ECS rejects are never failed calls, which it accepts."""
+    request = call.request
+    for member, kind in (("cluster", "cluster"), ("taskDefinition", "task-definition")):
+        place = settings.arn(kind, request.get(member) or "default").split(":")[3:5]
+        if place != [settings.region, settings.account]:
+            problem = f"Its {member} is of another Region or account, where this stack is not"
+            yield fix(call.title, f"{problem}: use a stack there, or correct it.")
+    count = request.get("count", 1)
+    if not 1 <= count <= MOST_TASKS:
+        problem = f"It asks for {count} tasks, and ECS takes 1 to {MOST_TASKS} at once"
+        yield fix(call.title, f"{problem}: correct it.")
+    reserved = [t["key"] for t in request.get("tags", []) if t.get("key", "").startswith("aws:")]
+    if reserved:
+        problem = f"Its tag {reserved[0]} begins with aws:, which is for AWS only"
+        yield fix(call.title, f"{problem}: ECS rejects its calls until you remove it.")

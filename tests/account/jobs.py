@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.model import StructureShape
 
 from account.finding import Finding, is_gone, unknown, why_not
-from account.session import client_of
+from account.session import PATIENT, client_of
 from rehearsal.records import BadInput
 from retry_run_task.definition import Definition, is_universal
-
-# Reads of an account with many rules are throttled: the SDK waits, for up to 20 s each time.
-CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 10})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ def wanted(text: str | None) -> Wanted:
 
 def rules(session: boto3.Session, which: Wanted) -> Iterator[Job | Finding]:
     """Targets of rules, on all buses; and what could not be looked at."""
-    events = client_of(session, "events", config=CLIENT_CONFIG)
+    events = client_of(session, "events", config=PATIENT)
     shape = cast("StructureShape", events.meta.service_model.shape_for("Target"))
     prefix = {"NamePrefix": which.name} if which.name else {}
     buses = ["default"]
@@ -100,7 +96,7 @@ def _targets(
 
 def schedules(session: boto3.Session, which: Wanted) -> Iterator[Job | Finding]:
     """Schedules of all groups, those with the universal target among them; as rules."""
-    scheduler = client_of(session, "scheduler", config=CLIENT_CONFIG)
+    scheduler = client_of(session, "scheduler", config=PATIENT)
     shape = cast("StructureShape", scheduler.meta.service_model.shape_for("Target"))
     prefix = {"NamePrefix": which.name} if which.name else {}
     for found in _until_error(_pages(scheduler.list_schedules, "Schedules", **prefix), "schedules"):

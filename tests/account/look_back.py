@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,8 +30,6 @@ TOO_DEEP = "it is nested too deeply"
 
 def look_back(options: argparse.Namespace) -> int:
     """Do what the options ask for, and print it. Returns the exit status; raises BadInput."""
-    # What is wrong with a profile is said here, in a line.
-    logging.getLogger("botocore").addHandler(logging.NullHandler())
     now = datetime.now(UTC)
     session, why_not = None, "--offline" if options.offline else ""
     if not options.files:

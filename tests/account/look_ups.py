@@ -6,21 +6,16 @@ from functools import partial
 from typing import Any
 
 import boto3
-from botocore.config import Config
 from botocore.model import OperationModel
 
 from account.runs import run_task_shape
-from account.session import DENIALS, ERRORS, action_of, client_of, problem_of
+from account.session import DENIALS, ERRORS, PATIENT, action_of, client_of, problem_of
 from rehearsal.records import BadInput
 from retry_run_task.decision import Launch
 from retry_run_task.recover import Unread, recover
 from retry_run_task.request import NotExact
 from retry_run_task.settings import Settings
 from retry_run_task.source import hidden_environments
-
-# Reads of an account with many schedules are throttled: the SDK waits, for up to 20 s each time.
-TRIES = 10
-CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
 
 
 class NotLookedUp(NotExact):
@@ -99,7 +94,7 @@ class LookUps:
         """A client that makes no request twice: many calls hide what one definition has."""
         assert self._session is not None
         if (service, region) not in self._clients:
-            client = client_of(self._session, service, region, CLIENT_CONFIG)
+            client = client_of(self._session, service, region, PATIENT)
             answers: dict[tuple[str, ...], Any] = {}
             client.meta.events.register("before-call", partial(_known, answers))
             client.meta.events.register("after-call", partial(self._keep, answers))

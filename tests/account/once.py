@@ -6,6 +6,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from account.session import is_denial
+from retry_run_task.transient import transient
 
 
 def once(ask: Callable[[], Any]) -> Callable[[], Any]:
@@ -27,19 +28,19 @@ def once(ask: Callable[[], Any]) -> Callable[[], Any]:
     return answer
 
 
-class Denied:
-    """An operation that is not called again, once IAM has denied it."""
+class Operation:
+    """An operation that is not called again once IAM has denied it, or AWS has given no answer."""
 
     def __init__(self) -> None:
-        self._denial: ClientError | None = None
+        self._error: Exception | None = None
 
     def ask(self, question: Callable[[], Any]) -> Any:
-        """The answer. Raises botocore's exceptions, and the denial for all further questions."""
-        if self._denial is not None:
-            raise self._denial
+        """The answer. Raises botocore's exceptions: of all further questions, the same one."""
+        if self._error is not None:
+            raise self._error
         try:
             return question()
-        except ClientError as error:
-            if is_denial(error):
-                self._denial = error
+        except (ClientError, BotoCoreError) as error:
+            if is_denial(error) or transient(error) is not None:
+                self._error = error
             raise

@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from account.finding import Finding, fix, is_gone, unknown
+from account.finding import Finding, fix, is_gone, ok, unknown
 from account.simulation import Answer, Context, Simulation
 from retry_run_task.settings import Settings
 
@@ -16,7 +16,7 @@ SCHEDULER = "scheduler.amazonaws.com"
 
 
 def of_function(simulation: Simulation, settings: Settings, role: str) -> Iterator[Finding]:
-    """What the function needs for any job: to wait, to look up, and to report."""
+    """What the function needs for any job: to wait, and to look up."""
     region = f"{settings.partition}:{{}}:{settings.region}:{settings.account}"
     schedules = f"arn:{region.format('scheduler')}:schedule"
     needs: list[tuple[str, str, Context]] = [
@@ -31,13 +31,17 @@ def of_function(simulation: Simulation, settings: Settings, role: str) -> Iterat
             ("scheduler:ListSchedules", "*", {}),
             ("scheduler:GetSchedule", f"{schedules}/default/name", {}),
         ]
-    for action, resource, context in needs:
-        yield from _unless_allowed(
+    found = [
+        finding
+        for action, resource, context in needs
+        for finding in _unless_allowed(
             simulation.of(role, action, resource, context),
             "policy",
             f"The function's role may not {action}",
             "deploy the stack again",
         )
+    ]
+    yield from found or [ok("policy", "It allows the function to wait, and to look up.")]
 
 
 def of_retry(
@@ -56,14 +60,14 @@ def of_retry(
     yield from _unless_allowed(
         simulation.of(role, "ecs:RunTask", arn, where),
         title,
-        f"The function's role may not ecs:RunTask {_name(arn)} in {_name(cluster)}",
+        f"The function's role may not ecs:RunTask {name_of(arn)} in {name_of(cluster)}",
         "see the role's policies",
     )
     created = where | {"ecs:CreateAction": "RunTask"}
     yield from _unless_allowed(
         simulation.of(role, "ecs:TagResource", _any_task(cluster), created),
         title,
-        f"The function's role may not ecs:TagResource in {_name(cluster)}",
+        f"The function's role may not ecs:TagResource in {name_of(cluster)}",
         "see the role's policies",
     )
     for named, service in _roles(task_definition, request):
@@ -72,7 +76,7 @@ def of_retry(
         passed = named if named.startswith("arn:") else f"{path}{named}"
         answer = simulation.of(role, "iam:PassRole", passed, {"iam:PassedToService": service})
         if is_narrow and not answer.refused_by:
-            problem, way_out = f"The role {_name(passed)} is not in PassRoleArns", f"add {passed}"
+            problem, way_out = f"The role {name_of(passed)} is not in PassRoleArns", f"add {passed}"
         else:
             problem = f"The function's role may not iam:PassRole {passed}"
             way_out = "see the role's policies"
@@ -95,7 +99,7 @@ def of_caller(
     yield from _unless_allowed(
         simulation.of(role, "ecs:TagResource", _any_task(cluster), context),
         title,
-        f"It sends tags, and its caller's role {_name(role)} may not ecs:TagResource",
+        f"It sends tags, and its caller's role {name_of(role)} may not ecs:TagResource",
         "ECS rejects its calls until the role may",
     )
 
@@ -107,7 +111,8 @@ def or_missing(title: str, role: str, findings: Iterator[Finding]) -> Iterator[F
     except ClientError as error:
         if not is_gone(error):
             raise
-        yield fix(title, f"Its caller's role {_name(role)} is not there: give it another.")
+        problem = f"Its caller's role {name_of(role)} is not there"
+        yield fix(title, f"{problem}: make it again, or give the target another.")
 
 
 def _unless_allowed(answer: Answer, subject: str, problem: str, way_out: str) -> Iterator[Finding]:
@@ -125,13 +130,24 @@ def _roles(
     task_definition: Mapping[str, Any], request: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """The roles that the task gets, and the services that they are passed to."""
-    overrides = request.get("overrides", {})
+    named = roles_in(request)
     for name in ("taskRoleArn", "executionRoleArn"):
-        if role := overrides.get(name) or task_definition.get(name):
+        if role := named.pop(name, None) or task_definition.get(name):
             yield role, TASKS
-    for volume in request.get("volumeConfigurations", []):
-        if role := volume.get("managedEBSVolume", {}).get("roleArn"):
-            yield role, INFRASTRUCTURE
+    for role in named.values():
+        yield role, INFRASTRUCTURE
+
+
+def roles_in(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The roles that the request itself names, by where it does."""
+    overrides = request.get("overrides", {})
+    overrides = overrides if isinstance(overrides, Mapping) else {}
+    roles = {name: overrides.get(name) for name in ("taskRoleArn", "executionRoleArn")}
+    volumes = request.get("volumeConfigurations", [])
+    for i, volume in enumerate(volumes if isinstance(volumes, list) else []):
+        if isinstance(volume, Mapping):
+            roles[f"volumeConfigurations[{i}]"] = volume.get("managedEBSVolume", {}).get("roleArn")
+    return {where: role for where, role in roles.items() if role}
 
 
 def _any_task(cluster: str) -> str:
@@ -139,5 +155,6 @@ def _any_task(cluster: str) -> str:
     return f"{cluster.replace(':cluster/', ':task/')}/{'0' * 32}"
 
 
-def _name(arn: str) -> str:
+def name_of(arn: str) -> str:
+    """What stands behind the last slash, which may be all of it."""
     return arn.rpartition("/")[2]

@@ -6,32 +6,35 @@ client token: nothing starts, and nothing is paid for.
 
 import argparse
 import json
-import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from account import probe_report
 from account.chain_log import SKEW, entries, outcomes_of
 from account.deployed import find_stack
 from account.event_history import CLIENT_CONFIG, event_history
-from account.probe_report import Answer
-from account.session import ERRORS, account_of, client_of, open_session, problem_of
+from account.probe_report import Answer, Probed
+from account.session import (
+    ERRORS,
+    ONE_TRY,
+    account_of,
+    client_of,
+    code_of,
+    open_session,
+    problem_of,
+)
 from account.terminal import confirm, say, show
 from rehearsal.records import BadInput
 from rehearsal.show import line
 from retry_run_task.chain import MAX_ATTEMPTS_TAG
 from retry_run_task.failed_call import read_time
-
-# A call that the SDK repeats would be one more than the report is about.
-ONE_TRY = Config(retries={"mode": "standard", "total_max_attempts": 1})
+from retry_run_task.transient import transient
 
 # Between two looks. CloudTrail has a call in its Event history about five minutes later (CloudTrail
 # user guide, "Viewing CloudTrail Event history"; LookupEvents takes two calls a second).
@@ -40,63 +43,47 @@ PAUSE = timedelta(seconds=15)
 # How much longer than the record the event may take to the function's log.
 LATER = timedelta(minutes=5)
 
+# AWS's own capacity providers, which are none of EC2.
+FARGATE = {"FARGATE", "FARGATE_SPOT"}
+
 # The most CPU units that a task can be given (RunTask, overrides `cpu`): 192 vCPU.
 TOO_MUCH = 196_608
-
-
-@dataclass(slots=True)
-class Probed:
-    """What is known so far: the records by their requests' identifiers, and two durations.
-
-    `seen` is when the Event history had the first call's record, and `arrived` when the deployed
-    function had its event.
-    """
-
-    answers: tuple[Answer, ...]
-    records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    seen: datetime | None = None
-    arrived: datetime | None = None
 
 
 def probe(options: argparse.Namespace) -> int:
     """Do what the options ask for, and print the report. Returns the exit status; raises BadInput.
 
-    BadInput means that nothing was asked of ECS. The status is 1 if anything has started, or if not
-    all could be seen in time.
+    BadInput means that nothing was asked of ECS.
     """
-    # What is wrong with a profile is said here, in a line.
-    logging.getLogger("botocore").addHandler(logging.NullHandler())
     session = open_session(options.profile, options.region)
     ecs = client_of(session, "ecs", config=ONE_TRY)
     cloudtrail = client_of(session, "cloudtrail", config=CLIENT_CONFIG)
     try:
-        account = account_of(session)
+        account_of(session)
         request = impossible_request(ecs, *options.probe)
-        cloudtrail.lookup_events(MaxResults=1)  # while nothing is asked yet
-    except (ClientError, BotoCoreError) as error:
+        cloudtrail.lookup_events(MaxResults=1)  # before anything is asked
+    except ERRORS as error:
         raise BadInput(f"nothing was asked of ECS: {problem_of(error)}") from error
     show(line("", "This asks ECS, twice, for a task that no container instance can hold."))
     confirm("Ask?", is_sure=options.yes)
-    first = ask(ecs, request)
-    answers: tuple[Answer, ...] = (first,)
-    if first.has_failed:
-        answers += (ask(ecs, request | {"startedBy": f"{request['startedBy']}-2"}),)
-    else:
-        say(f"drill: the first call did not fail as it should: {first.problem or 'it has started'}")
-    is_clean = stop_all(ecs, request["cluster"], answers)
-    probed = Probed(answers)
+    probed = Probed(datetime.now(UTC))
     try:
-        watch(session, options, request, cloudtrail, probed)
+        ask_twice(ecs, request, probed)
+        if probed.has_failed:
+            watch(session, options, request, cloudtrail, probed)
     except KeyboardInterrupt:
         say("drill: interrupted: this is what was seen until then")
     except ERRORS as error:
         say(f"drill: {problem_of(error)}")
-    facts = probe_report.facts_of(answers, probed.records, request)
-    facts |= probe_report.durations_of(first, probed.records, probed.arrived, probed.seen)
-    names = {account: "111122223333", request["cluster"].rpartition("/")[2]: "CLUSTER"}
-    title = f"A probe of retry-run-task, {first.called_at:%Y-%m-%d}, {session.region_name}"
-    show(f"\n{probe_report.report(title, facts, names)}\n")
-    return 0 if is_clean and len(answers) == len(probed.records) == 2 else 1
+    try:
+        is_clean = stop_all(ecs, request, probed)
+        facts = probe_report.facts_of(probed, request)
+        title = f"A probe of retry-run-task, {probed.began:%Y-%m-%d}, {session.region_name}"
+        show(f"\n{probe_report.report(title, facts)}\n")
+    except KeyboardInterrupt:  # once more
+        say(f"drill: interrupted. {look_for(request)}")
+        return 1
+    return 0 if is_clean and probed.is_complete else 1
 
 
 def impossible_request(ecs: Any, cluster: str, task_definition: str) -> dict[str, Any]:
@@ -107,17 +94,19 @@ def impossible_request(ecs: Any, cluster: str, task_definition: str) -> dict[str
     refuse_scaling(ecs, cluster, found[0].get("capacityProviders", []))
     largest = max(cpus_of(ecs, cluster), default=0)
     if not 0 < largest < TOO_MUCH:
-        problem = "no container instance on EC2" if not largest else "an instance that is too large"
+        nothing = "no active container instance of EC2"
+        problem = nothing if not largest else "an instance that is too large"
         raise BadInput(f"{cluster} has {problem}: take another cluster")
     described = ecs.describe_task_definition(taskDefinition=task_definition)["taskDefinition"]
     system = described.get("runtimePlatform", {}).get("operatingSystemFamily", "LINUX")
     if (
-        described.get("networkMode") == "awsvpc"
+        described.get("status") != "ACTIVE"
+        or described.get("networkMode") == "awsvpc"
         or "EC2" not in described.get("compatibilities", [])
         # Of Windows, ECS ignores what a whole task is limited to (RegisterTaskDefinition `cpu`).
         or system != "LINUX"
     ):
-        problem = "is not for EC2 and Linux, without network mode awsvpc"
+        problem = "is not active, or not for EC2 and Linux without network mode awsvpc"
         raise BadInput(f"{task_definition} {problem}: take another task definition")
     container: dict[str, Any] = {
         "name": described["containerDefinitions"][0]["name"],
@@ -141,20 +130,23 @@ def impossible_request(ecs: Any, cluster: str, task_definition: str) -> dict[str
 
 
 def refuse_scaling(ecs: Any, cluster: str, providers: Sequence[str]) -> None:
-    """Raises BadInput for a cluster that scales."""
-    if not providers:
-        return
-    described = ecs.describe_capacity_providers(capacityProviders=list(providers))
-    for provider in described["capacityProviders"]:
-        group = provider.get("autoScalingGroupProvider", {})
-        scales = group.get("managedScaling", {}).get("status") == "ENABLED"
-        if scales or "managedInstancesProvider" in provider:
-            raise BadInput(f"{cluster} scales ({provider['name']}): take another cluster")
+    """Raises BadInput for a cluster that scales, or of which that is not sure."""
+    left = set(providers) - FARGATE
+    page: dict[str, Any] = {"nextToken": None}
+    while left and "nextToken" in page:
+        token = {"nextToken": page["nextToken"]} if page["nextToken"] else {}
+        page = ecs.describe_capacity_providers(cluster=cluster, **token)
+        for provider in page["capacityProviders"]:
+            group = provider.get("autoScalingGroupProvider")
+            if group and group.get("managedScaling", {}).get("status") != "ENABLED":
+                left.discard(provider["name"])
+    if left:
+        raise BadInput(f"{cluster} may scale ({', '.join(sorted(left))}): take another cluster")
 
 
 def cpus_of(ecs: Any, cluster: str) -> Iterator[int]:
-    """The CPU units of each container instance that is one of EC2."""
-    pages = ecs.get_paginator("list_container_instances").paginate(cluster=cluster)
+    """The CPU units of each container instance of EC2 that takes tasks."""
+    pages = ecs.get_paginator("list_container_instances").paginate(cluster=cluster, status="ACTIVE")
     for page in pages:
         if not page["containerInstanceArns"]:
             continue
@@ -163,44 +155,73 @@ def cpus_of(ecs: Any, cluster: str) -> Iterator[int]:
         )
         for instance in described["containerInstances"]:
             names = {attribute["name"] for attribute in instance.get("attributes", [])}
-            if "ecs.capability.external" in names:
+            if "ecs.capability.external" in names or not instance.get("agentConnected"):
                 continue
             for resource in instance["registeredResources"]:
                 if resource["name"] == "CPU":
                     yield resource["integerValue"]
 
 
-def ask(ecs: Any, request: Mapping[str, Any]) -> Answer:
-    """One RunTask call."""
+def ask_twice(ecs: Any, request: dict[str, Any], probed: Probed) -> None:
+    """The second time only if the first was as it should be. Says what is not."""
+    ask(ecs, request, probed)
+    if probed.has_failed:
+        ask(ecs, request | {"group": "retry-run-task-probe"}, probed)
+    else:
+        (first,) = probed.answers
+        problem = first.problem or "a task has started"
+        say(f"drill: the first call did not fail as it should: {problem}")
+
+
+def ask(ecs: Any, request: Mapping[str, Any], probed: Probed) -> None:
+    """One RunTask call, of which the answer is kept."""
     called_at = datetime.now(UTC)
     try:
         answer = ecs.run_task(**request)
+        given = Answer(
+            called_at,
+            answer["ResponseMetadata"].get("RequestId", ""),
+            tasks=tuple(task["taskArn"] for task in answer["tasks"]),
+            failures=tuple(answer["failures"]),
+        )
     except ClientError as error:
         response: dict[str, Any] = {**error.response}
-        request_id = response["ResponseMetadata"].get("RequestId", "")
-        code, bound = response["Error"].get("Code", ""), response.get("resourceIds")
-        return Answer(called_at, request_id, error=code, bound=bound, problem=problem_of(error))
-    except BotoCoreError as error:
-        name = type(error).__name__
-        return Answer(called_at, "", error=name, problem=problem_of(error))
-    return Answer(
-        called_at,
-        answer["ResponseMetadata"]["RequestId"],
-        tasks=tuple(task["taskArn"] for task in answer["tasks"]),
-        failures=tuple(answer["failures"]),
-    )
+        request_id = response.get("ResponseMetadata", {}).get("RequestId", "")
+        code, bound = code_of(error), response.get("resourceIds")
+        given = Answer(called_at, request_id, error=code, bound=bound, problem=problem_of(error))
+    except ERRORS as error:
+        given = Answer(
+            called_at, "", error=type(error).__name__, problem=problem_of(error), is_lost=True
+        )
+    except KeyboardInterrupt:
+        probed.answers.append(
+            Answer(called_at, "", error="interrupted", problem="interrupted", is_lost=True)
+        )
+        raise
+    probed.answers.append(given)
 
 
-def stop_all(ecs: Any, cluster: str, answers: Sequence[Answer]) -> bool:
-    """Stop what should not have started. Has nothing started?"""
-    started = [task for answer in answers for task in answer.tasks]
+def stop_all(ecs: Any, request: Mapping[str, Any], probed: Probed) -> bool:
+    """Stop what should not have started. Has nothing started, as far as is known?"""
+    started = [task for answer in probed.answers for task in answer.tasks]
     for task in started:
         try:
-            ecs.stop_task(cluster=cluster, task=task, reason="Placed by a probe of retry-run-task")
+            ecs.stop_task(
+                cluster=request["cluster"], task=task, reason="Placed by a probe of retry-run-task"
+            )
             say(f"drill: a task has started, and is stopped: {task}")
-        except (ClientError, BotoCoreError) as error:
+        except ERRORS as error:
             say(f"drill: a task has started: stop {task} by hand ({problem_of(error)})")
-    return not started
+    is_lost = any(answer.is_lost for answer in probed.answers)
+    if is_lost:
+        say(f"drill: a call was not answered. {look_for(request)}")
+    return not started and not is_lost
+
+
+def look_for(request: Mapping[str, Any]) -> str:
+    """How to find a task that has started after all."""
+    command = f"aws ecs list-tasks --cluster {request['cluster']} --started-by"
+    return f"See that nothing runs: `{command} {request['startedBy']}`"
 
 
 def watch(
@@ -211,33 +232,31 @@ def watch(
     probed: Probed,
 ) -> None:
     """Wait for the records, and for the event; raises what AWS raises."""
-    until = probed.answers[0].called_at + options.timeout
+    until = probed.began + options.timeout
     wait_for_records(cloudtrail, probed, until)
-    if not probed.answers[0].has_failed:  # no rule matches it
-        return
     stack = find_stack(session, options.stack)
     if stack is None or not stack.is_ours:
         say(f"drill: there is no stack {options.stack}, whose log would tell when the event came")
         return
     pattern, group = outcomes_of("startedBy", request["startedBy"]), stack.outputs["LogGroupName"]
     until = min(until, datetime.now(UTC) + LATER)
-    logs, since = client_of(session, "logs"), probed.answers[0].called_at
-    for entry in entries(logs, group, pattern, since, until):
+    logs = client_of(session, "logs")
+    for entry in entries(logs, group, pattern, probed.began, until):
         probed.arrived = read_time(entry.line.get("time")) or entry.moment
         return
+    say("drill: the stack's log has no outcome of the call")
 
 
 def wait_for_records(cloudtrail: Any, probed: Probed, until: datetime) -> None:
     """Until CloudTrail's Event history has the records of the calls, or the time is over."""
     wanted = {answer.request_id for answer in probed.answers} - {""}
-    since = probed.answers[0].called_at - SKEW
     while True:
         now = datetime.now(UTC)
-        for page in event_history(cloudtrail, since, now + SKEW):
-            for event in page:
-                record = json.loads(event["CloudTrailEvent"])
-                if record.get("requestID") in wanted:
-                    probed.records[record["requestID"]] = record
+        try:
+            look(cloudtrail, probed, wanted, now)
+        except (ClientError, BotoCoreError) as error:
+            if transient(error) is None or now >= until:
+                raise
         if probed.answers[0].request_id in probed.records:
             probed.seen = probed.seen or now
         if len(probed.records) == len(wanted):
@@ -246,3 +265,14 @@ def wait_for_records(cloudtrail: Any, probed: Probed, until: datetime) -> None:
             say("drill: not all records came in time: --timeout makes it longer")
             return
         time.sleep(min(PAUSE, until - now).total_seconds())
+
+
+def look(cloudtrail: Any, probed: Probed, wanted: Container[str], now: datetime) -> None:
+    """Keep the records of the calls, as far as they are there."""
+    for page in event_history(cloudtrail, probed.began - SKEW, now + SKEW):
+        for event in page:
+            record = json.loads(event["CloudTrailEvent"])
+            if record.get("requestID") in wanted:
+                probed.records[record["requestID"]] = record
+        if len(probed.records) == len(probed.answers):
+            return

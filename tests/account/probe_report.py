@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -13,15 +13,17 @@ from retry_run_task.request import HIDDEN
 
 UNKNOWN = "-"
 
-# Words of AWS's own: reasons, error codes, and what CloudTrail writes in place of a value.
-WORD = re.compile("[A-Z][A-Z_]*(:[A-Z_]+)?|[A-Z][A-Za-z]+Exception")
+# Members that hold words of AWS's own, and how those look.
+WORDS = ("errorCode", "reason")
+WORD = re.compile("[A-Z_]+(:[A-Z_]+)?|[A-Z][A-Za-z]+Exception")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What ECS said to one of the calls. `error` is the code of an error, empty without one.
 
-    `bound` is what ConflictException says of the tasks that the token is bound to.
+    `bound` is what ConflictException says of the tasks that the token is bound to. `is_lost`: there
+    was no answer, so that nobody knows what ECS has done.
     """
 
     called_at: datetime
@@ -31,6 +33,7 @@ class Answer:
     error: str = ""
     bound: object = None
     problem: str = ""
+    is_lost: bool = False
 
     @property
     def has_failed(self) -> bool:
@@ -38,14 +41,39 @@ class Answer:
         return bool(self.failures) and not self.tasks
 
 
-def facts_of(
-    answers: Sequence[Answer], records: Mapping[str, Mapping[str, Any]], request: Mapping[str, Any]
-) -> dict[str, str]:
+@dataclass(slots=True)
+class Probed:
+    """What is known so far: both answers, and their records by the requests' identifiers.
+
+    `seen` is when the Event history had the first call's record, and `arrived` when the deployed
+    function had its event.
+    """
+
+    began: datetime
+    answers: list[Answer] = field(default_factory=list)
+    records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    seen: datetime | None = None
+    arrived: datetime | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Did the first call fail as it should?"""
+        return bool(self.answers) and self.answers[0].has_failed
+
+    @property
+    def is_complete(self) -> bool:
+        """Are both calls answered, and both records there?"""
+        return len(self.answers) == len(self.records) == 2
+
+
+def facts_of(probed: Probed, request: Mapping[str, Any]) -> dict[str, str]:
     """What the answers and their records show."""
-    first, *others = answers
+    if not probed.answers:
+        return {"first call": UNKNOWN}
+    (first, *others), records = probed.answers, probed.records
     facts = {"first call": _said(first)}
     for second in others:
-        facts["second call, with another startedBy"] = _said(second)
+        facts["second call, with a group"] = _said(second)
         facts["so the token of a failed call"] = token_of(second)
         if second.error == "ConflictException":
             facts["resourceIds of the conflict"] = shape_of(second.bound)
@@ -64,57 +92,48 @@ def facts_of(
         }
     for second in others:
         if other := records.get(second.request_id):
-            facts["errorCode of the second record"] = _value(other, "errorCode")
+            facts["errorCode of the second record"] = str(other.get("errorCode", "absent"))
             has_request = bool(other.get("requestParameters"))
             facts["its requestParameters"] = "shown" if has_request else "not shown"
             facts["its responseElements"] = _value(other, "responseElements")
-    return facts
-
-
-def token_of(second: Answer) -> str:
-    """Whether ECS has bound the token to the first call, which failed."""
-    if second.error == "ConflictException":
-        return "is used up: the second call, with other parameters, is a conflict"
-    if second.has_failed:
-        return "is not used up: the second call, with other parameters, is none"
-    return "is not known"
-
-
-def durations_of(
-    first: Answer,
-    records: Mapping[str, Mapping[str, Any]],
-    arrived: datetime | None,
-    seen: datetime | None,
-) -> dict[str, str]:
-    """Seconds from the call, by AWS's own clock if its record is there."""
-    called_at = read_time(records.get(first.request_id, {}).get("eventTime")) or first.called_at
-    ends = {"seconds to the function": arrived, "seconds to the Event history": seen}
-    return {
+    called_at = read_time(record.get("eventTime")) or first.called_at
+    ends = {
+        "seconds to the function": probed.arrived,
+        "seconds to the Event history, about": probed.seen,
+    }
+    return facts | {
         name: str(round((end - called_at).total_seconds())) if end else UNKNOWN
         for name, end in ends.items()
     }
 
 
-def report(title: str, facts: Mapping[str, str], names: Mapping[str, str]) -> str:
-    """A table, in which something else stands in place of these names."""
-    rows = dict(facts)
-    for name, instead in names.items():
-        rows = {fact: value.replace(name, instead) for fact, value in rows.items()}
-    return table((title, ""), rows.items(), words=(title, ""))
+def token_of(second: Answer) -> str:
+    """Whether ECS has bound the token to the first call, which failed."""
+    if second.error == "ConflictException":
+        return "is used up: other parameters are a conflict"
+    if second.has_failed:
+        return "is not used up, or other parameters are not compared: they fail as before"
+    return "is not known"
+
+
+def report(title: str, facts: Mapping[str, str]) -> str:
+    """A table."""
+    return table((title, ""), facts.items(), words=(title, ""))
 
 
 def shape_of(value: Any) -> str:
-    """Any value as JSON, without text that is the user's own."""
-    return json.dumps(_redacted(value), ensure_ascii=False)
+    """Any value as JSON. Of its text, it shows reasons, error codes, and what is hidden."""
+    return json.dumps(_redacted(value, ""), ensure_ascii=False)
 
 
-def _redacted(value: Any) -> Any:
+def _redacted(value: Any, member: str) -> Any:
     if isinstance(value, str):
-        return value if WORD.fullmatch(value) else "…"
+        is_word = member in WORDS and WORD.fullmatch(value)
+        return value if is_word or value == HIDDEN else "…"
     if isinstance(value, list):
-        return [_redacted(item) for item in value]
+        return [_redacted(item, member) for item in value]
     if isinstance(value, dict):
-        return {name: _redacted(member) for name, member in value.items()}
+        return {name: _redacted(each, name) for name, each in value.items()}
     return value
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import boto3
 
 from account.deployed import Deployed, settings_from_parameters, settings_of
-from account.jobs import CLIENT_CONFIG
-from account.once import Denied, once
+from account.once import Operation, once
 from account.runs import stack_in
-from account.session import client_of
+from account.session import PATIENT, client_of
 from rehearsal.pattern import matches
 from retry_run_task.settings import Settings
 
@@ -64,13 +63,13 @@ def reach_of_defaults(session: boto3.Session, account: str) -> Reach:
 
 def _rule_of(session: boto3.Session, stack: Deployed) -> Matches:
     """Raises BadInput now, and botocore's exceptions when it is asked."""
-    events = client_of(session, "events", config=CLIENT_CONFIG)
+    events = client_of(session, "events", config=PATIENT)
     rule = once(lambda: events.describe_rule(Name=stack.outputs["RuleName"]))
-    denied = Denied()
+    test = Operation()
 
     def is_matched(event: Mapping[str, Any]) -> bool:
         pattern = rule().get("EventPattern", "{}")
-        answer = denied.ask(
+        answer = test.ask(
             lambda: events.test_event_pattern(EventPattern=pattern, Event=json.dumps(event))
         )
         return bool(answer["Result"])

@@ -1,5 +1,6 @@
 """The user's profile, Region and credentials, and what AWS says against them in one line each."""
 
+import logging
 import os
 from typing import Any
 
@@ -8,6 +9,7 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.model import OperationModel
+from botocore.parsers import ResponseParserError
 
 from rehearsal.records import BadInput
 from retry_run_task.recover import DENIED
@@ -21,6 +23,13 @@ ACTIONS = {
     "lambda:GetLayerVersionByArn": "lambda:GetLayerVersion",
     "lambda:Invoke": "lambda:InvokeFunction",
 }
+
+# Reads of an account with many rules are throttled: the SDK waits, for up to 20 s each time.
+TRIES = 10
+PATIENT = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
+
+# What must not be done twice: the SDK's second try would be another call.
+ONE_TRY = Config(retries={"mode": "standard", "total_max_attempts": 1})
 
 LOG_IN = "log in again (`aws sso login`, or however you get credentials)"
 
@@ -38,7 +47,16 @@ INVALID = (
 # What botocore raises because of a profile, the environment, or an answer. It does not check all:
 # an address that is none, a program that is missing or prints something else, a code that cannot be
 # asked for without a terminal, an answer that is not AWS's.
-ERRORS = (BotoCoreError, ClientError, ValueError, OSError, EOFError, LookupError, AttributeError)
+ERRORS = (
+    BotoCoreError,
+    ClientError,
+    ResponseParserError,
+    ValueError,
+    OSError,
+    EOFError,
+    LookupError,
+    AttributeError,
+)
 
 
 PROBLEMS: dict[tuple[type[Exception], ...], str] = {
@@ -51,15 +69,16 @@ PROBLEMS: dict[tuple[type[Exception], ...], str] = {
     (exceptions.ProfileNotFound,): (
         "{error}: `aws configure list-profiles` names those that you have"
     ),
+    (exceptions.EndpointConnectionError, exceptions.InvalidRegionError): (
+        "{error}: is the Region right, and are you online?"
+    ),
+    (exceptions.HTTPClientError, exceptions.ConnectionError): "no answer of AWS ({error})",
     (
         exceptions.SSOError,
         exceptions.TokenRetrievalError,
         exceptions.CredentialRetrievalError,
         OSError,
     ): f"your credentials cannot be loaded ({{error}}): {LOG_IN}",
-    (exceptions.EndpointConnectionError, exceptions.InvalidRegionError): (
-        "{error}: is the Region right, and are you online?"
-    ),
     (exceptions.MissingDependencyException,): (
         "your profile needs another package: uv run --with 'botocore[crt]' history"
     ),
@@ -69,6 +88,8 @@ PROBLEMS: dict[tuple[type[Exception], ...], str] = {
 
 def open_session(profile: str | None, region: str | None) -> boto3.Session:
     """A session of the user's, with credentials that are good for now; raises BadInput."""
+    # What is wrong with a profile is said here, in a line.
+    logging.getLogger("botocore").addHandler(logging.NullHandler())
     # The AWS CLI reads AWS_REGION first; botocore reads AWS_DEFAULT_REGION alone.
     region = region or os.environ.get("AWS_REGION")
     try:

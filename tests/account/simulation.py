@@ -10,9 +10,8 @@ from typing import Any
 
 import boto3
 
-from account.jobs import CLIENT_CONFIG
-from account.once import Denied
-from account.session import client_of
+from account.once import Operation
+from account.session import PATIENT, client_of
 
 Context = Mapping[str, str | Sequence[str]]
 
@@ -34,10 +33,10 @@ class Simulation:
 
     def __init__(self, session: boto3.Session) -> None:
         """Raises BadInput."""
-        self._iam = client_of(session, "iam", config=CLIENT_CONFIG)
+        self._iam = client_of(session, "iam", config=PATIENT)
         self._region = str(session.region_name)
         self._known: dict[tuple[object, ...], Answer] = {}
-        self._denied = Denied()
+        self._test = Operation()
 
     def of(self, role_arn: str, action: str, resource: str, context: Context) -> Answer:
         """May the role do it? Raises botocore's exceptions where the user may not ask."""
@@ -52,7 +51,7 @@ class Simulation:
         ]
         question = (role_arn, action, resource, str(entries))
         if question not in self._known:
-            answer = self._denied.ask(
+            answer = self._test.ask(
                 lambda: self._iam.simulate_principal_policy(
                     PolicySourceArn=role_arn,
                     ActionNames=[action],

@@ -52,7 +52,7 @@ class StackChecks:
     def findings(self) -> Iterator[Finding]:
         """At least one for each part."""
         for subject, findings in {
-            "version": self._version(),
+            "version": self.version(),
             "rule": self.rule(),
             "pattern": self._pattern(),
             "replay rule": self._replay_rule(),
@@ -82,7 +82,8 @@ class StackChecks:
         notify = client.get_function_configuration(FunctionName=self._resource("Notify"))
         yield from self._judge_function("notifying function", notify)
 
-    def _version(self) -> Iterator[Finding]:
+    def version(self) -> Iterator[Finding]:
+        """Whether it is that of this checkout, as its last deployment wanted it."""
         subject, status = "version", self._stack.status
         if self._stack.is_being_changed:
             yield unknown(subject, f"The stack is being changed ({status}): look again later.")
@@ -111,15 +112,14 @@ class StackChecks:
             yield fix(subject, "It is disabled: deploy with RuleState=ENABLED.")
         targets = events.list_targets_by_rule(Rule=name, EventBusName=bus)["Targets"]
         changes = {"Input", "InputPath", "InputTransformer"}
-        function_arn = self._function()["FunctionArn"]
+        function_arn = self._arn_of_function()
         if not any(t["Arn"] == function_arn and not changes & t.keys() for t in targets):
             yield fix(subject, f"It does not send whole events to the function: {AGAIN}.")
         elif is_enabled:
             yield ok(subject, "It is enabled, and sends events to the function.")
 
     def _pattern(self) -> Iterator[Finding]:
-        events, name = self._client("events"), self._output("RuleName")
-        rule = events.describe_rule(Name=name)
+        events, rule = self._client("events"), self._described_rule()
         failed = _event(rule["Arn"], {"tasks": [], "failures": [{"reason": CAPACITY}]})
         task = {"taskArn": "arn:aws:ecs:::task/1"}
         launched = _event(rule["Arn"], {"tasks": [task], "failures": []})
@@ -136,17 +136,17 @@ class StackChecks:
             yield ok("pattern", "It matches a failed call, and no call that started its tasks.")
 
     def _resource_policy(self) -> Iterator[Finding]:
-        subject, function = "resource policy", self._function()
+        subject, function_arn = "resource policy", self._arn_of_function()
         try:
-            policy = self._client("lambda").get_policy(FunctionName=function["FunctionName"])
+            policy = self._client("lambda").get_policy(FunctionName=self._output("FunctionName"))
             statements = json.loads(policy["Policy"])["Statement"]
         except ClientError as error:
             if not is_gone(error):
                 raise
             statements = []
-        rule_arn = self._client("events").describe_rule(Name=self._output("RuleName"))["Arn"]
+        rule_arn = self._described_rule()["Arn"]
         for title, arn in {"rule": rule_arn, "replay rule": self._replay_rules_arn()}.items():
-            if not may_invoke(statements, function["FunctionArn"], arn):
+            if not may_invoke(statements, function_arn, arn):
                 yield fix(subject, f"The {title} may not invoke the function: {AGAIN}.")
                 return
         yield ok(subject, "Both rules may invoke the function.")
@@ -159,8 +159,10 @@ class StackChecks:
         elif function.get("LastUpdateStatus") == "Failed":
             reason = _reason(function, "LastUpdateStatusReason")
             bad.append(f"Its last update failed ({reason}): {AGAIN}.")
-        elif "InProgress" in (function.get("State"), function.get("LastUpdateStatus")):
-            yield unknown(subject, "It is being updated: look again later.")
+        is_updated = function.get("LastUpdateStatus") == "InProgress"
+        if is_updated or function.get("State") == "Pending":
+            yield unknown(subject, "It is being deployed: look again later.")
+            return
         for sentence in bad:
             yield fix(subject, sentence)
         limit = self._client("lambda").get_function_concurrency(FunctionName=name)
@@ -174,6 +176,7 @@ class StackChecks:
             yield ok(subject, "It can run.")
 
     def _layers(self) -> Iterator[Finding]:
+        self._arn_of_function()
         layers = [layer["Arn"] for layer in self._function().get("Layers", [])]
         if not layers:
             yield fix("layer", f"The function has no layer, and so no Powertools: {AGAIN}.")
@@ -273,6 +276,27 @@ class StackChecks:
         if not found:
             raise BadInput("the output StartReplayCommand is not that of this version")
         return found[1]
+
+    def _arn_of_function(self) -> str:
+        """For what is no matter of the function itself; raises BadInput where that is gone."""
+        try:
+            return str(self._function()["FunctionArn"])
+        except ClientError as error:
+            if is_gone(error):
+                raise BadInput("the function is gone") from error
+            raise
+
+    def _described_rule(self) -> Mapping[str, Any]:
+        """For what is no matter of the rule itself; raises BadInput where that is gone."""
+        try:
+            rule: Mapping[str, Any] = self._client("events").describe_rule(
+                Name=self._output("RuleName")
+            )
+        except ClientError as error:
+            if is_gone(error):
+                raise BadInput("the rule is gone") from error
+            raise
+        return rule
 
     def _output(self, name: str) -> str:
         if name not in self._stack.outputs:

@@ -34,15 +34,15 @@ def confirm(question: str, *, is_sure: bool) -> None:
         raise BadInput("nothing was started: give --yes where no terminal can be asked")
     try:
         is_sure = Confirm.ask(question, default=False, console=Console(stderr=True))
-    except EOFError:
+    except (EOFError, UnicodeDecodeError):
         is_sure = False
     if not is_sure:
         raise BadInput("nothing was started")
 
 
 def has_terminal() -> bool:
-    """Is there somebody who can answer?"""
-    return sys.stdin is not None and sys.stdin.isatty()
+    """Is there somebody who sees a question, and can answer?"""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def progress_bar() -> Progress:

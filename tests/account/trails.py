@@ -107,9 +107,8 @@ def _holds(selector: Mapping[str, Any]) -> bool | None:
         "StartsWith": value.startswith,
         "EndsWith": value.endswith,
     }
-    # The values of an operator are alternatives; operators of one field all have to hold.
-    return all(
-        (name not in selector or any(map(test, selector[name])))
-        and not any(map(test, selector.get(f"Not{name}", [])))
-        for name, test in tests.items()
-    )
+    # What one operator selects is enough, if none deselects it (CloudTrail user guide, "How
+    # CloudTrail evaluates multiple conditions for a field").
+    selects = [test(text) for name, test in tests.items() for text in selector.get(name, [])]
+    deselects = [test(t) for name, test in tests.items() for t in selector.get(f"Not{name}", [])]
+    return (any(selects) or not selects) and not any(deselects)

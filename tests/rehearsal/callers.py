@@ -177,7 +177,8 @@ def filled(value: Any, shape: Shape, path: str = "") -> Any:
         if not value.parts:
             return _anything(shape)
         if shape.type_name != "string":
-            raise NotExact(path, f"is text, and has to be of type {shape.type_name}")
+            kind = {"structure": "an object"}.get(shape.type_name, f"of type {shape.type_name}")
+            raise NotExact(path, f"is text, and has to be {kind}")
         return "filled in".join(value.parts)
     if isinstance(shape, ListShape):
         return [filled(item, shape.member, f"{path}[{i}]") for i, item in enumerate(value)]
