@@ -109,7 +109,8 @@ class UserAccount:
     """What a user's session meets: moto's services, and here what moto lacks or has wrong.
 
     `stack` is the deployed one, as DescribeStacks has it. `refused` are operations that AWS
-    refuses, with the error's code, and `sent` the actions of all requests. A function that is
+    refuses, with the error's code; `sent`, the actions of all requests, and `regions`, where they
+    were sent to. A function that is
     invoked is the world's, and the user's RunTask calls are answered by the world's ECS.
     """
 
@@ -117,6 +118,7 @@ class UserAccount:
         self.world = world
         self.refused: dict[str, str | BaseException] = {}
         self.sent: list[str] = []
+        self.regions: list[tuple[str, str]] = []
         self.answers: dict[str, Answer] = {
             "SimulatePrincipalPolicy": self._simulate,
             "GetLayerVersionByArn": lambda _: {"LayerVersionArn": LAYER},
@@ -298,8 +300,11 @@ class UserAccount:
         ):
             yield self
 
-    def _answer(self, model: OperationModel, context: Mapping[str, Any], **_: object) -> Any:
+    def _answer(
+        self, model: OperationModel, context: Mapping[str, Any], request_signer: Any, **_: object
+    ) -> Any:
         self.sent.append(action_of(model))
+        self.regions.append((self.sent[-1], request_signer.region_name))
         refused = self.refused.get(model.name)
         if isinstance(refused, BaseException):
             raise refused

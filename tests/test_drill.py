@@ -630,7 +630,7 @@ FILES = {
     "{}": "taskDefinition is missing",
     "no JSON": "not JSON",
     '{"taskDefinition": "nightly:42", "count": "2"}': "count is not of type integer",
-    '{"taskDefinition": "nightly:42", "count": 11}': "It asks for 11 tasks, and ECS takes 1 to 10 at once",
+    '{"taskDefinition": "nightly:42", "count": 11}': "It asks for 11 tasks, and ECS takes",
     '{"taskDefinition": "nightly:42", "TaskCount": 2}': "TaskCount is unknown to botocore's model",
     '{"taskDefinition": "nightly:42", "overrides": {"containerOverrides": [{"name": "main", '
     '"environment": [{"name": "A", "value": "secret"}]}]}}': "no EventBridge rule or schedule made",

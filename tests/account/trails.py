@@ -57,7 +57,8 @@ def _judge(session: boto3.Session, trail: Mapping[str, Any]) -> tuple[Mark, str]
     # A trail is asked where it is at home: elsewhere, there is a shadow of it.
     cloudtrail = client_of(session, "cloudtrail", trail["HomeRegion"])
     try:
-        is_logging = cloudtrail.get_trail_status(Name=arn)["IsLogging"]
+        if not cloudtrail.get_trail_status(Name=arn)["IsLogging"]:
+            return Mark.FIX, f"The trail {name} has stopped: start logging."
         selectors = cloudtrail.get_event_selectors(TrailName=arn)
     except (ClientError, BotoCoreError) as error:
         whose = " of the organisation" if trail.get("IsOrganizationTrail") else ""
@@ -65,8 +66,6 @@ def _judge(session: boto3.Session, trail: Mapping[str, Any]) -> tuple[Mark, str]
             f"Whether the trail {name}{whose} logs management write events cannot be read from "
             f"here. {why_not(error)}"
         )
-    if not is_logging:
-        return Mark.FIX, f"The trail {name} has stopped: start logging."
     match logs_run_task(selectors):
         case True:
             return Mark.OK, f"The trail {name} logs management write events of this Region."
