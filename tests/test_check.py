@@ -585,8 +585,14 @@ AGAIN = "deploy the stack again."
             with_pattern(RUN_TASKS),
             f"pattern: It matches calls that started their tasks: {AGAIN}",
         ),
-        (without_permission, f"resource policy: The rule may not invoke the function: {AGAIN}"),
-        (without_policy, f"resource policy: The rule may not invoke the function: {AGAIN}"),
+        (
+            without_permission,
+            f"resource policy: The rule is not allowed to invoke the function: {AGAIN}",
+        ),
+        (
+            without_policy,
+            f"resource policy: The rule is not allowed to invoke the function: {AGAIN}",
+        ),
         (
             function_is(State="Failed", StateReason="the role is gone"),
             f"function: It has failed (the role is gone): {AGAIN}",
@@ -659,6 +665,8 @@ def test_what_is_wrong_with_the_stack_is_said_and_nothing_else(
     fixes = sentences(found, "fix")
     assert fixes
     assert all(finding in fix for fix in fixes)
+    subjects = {fix.partition(":")[0] for fix in fixes}
+    assert not any(each.partition(":")[0] in subjects for each in sentences(found, "ok", "stack"))
     assert sentences(found, "unknown") == []
 
 
@@ -984,7 +992,7 @@ def test_patterns_meet_where_a_text_matches_both(one: str, other: str, text: str
         assert meet(one, other)
 
 
-# What may not be looked at.
+# What the user is not allowed to look at.
 
 OPERATIONS = {action: name.partition(":")[2] for name, action in RENAMED.items()}
 
@@ -1448,8 +1456,8 @@ def test_what_is_none_of_the_stacks_jobs_is_named_and_not_judged() -> None:
         (
             {},
             {"taskRoleArn": "arn:aws:iam::999999999999:role/x"},
-            "The function's role may not iam:PassRole arn:aws:iam::999999999999:role/x: see the "
-            "role's policies.",
+            "The function's role is not allowed iam:PassRole for arn:aws:iam::999999999999:role/x: "
+            "see the role's policies.",
         ),
     ],
 )
@@ -1467,20 +1475,23 @@ def test_what_the_functions_policy_refuses_is_said(
     [
         (
             "ecs:RunTask",
-            "rule nightly: The function's role may not ecs:RunTask nightly:42 in jobs: see the "
-            "role's policies.",
+            "rule nightly: The function's role is not allowed ecs:RunTask for nightly:42 in jobs: "
+            "see the role's policies.",
         ),
         (
             "ecs:TagResource",
-            "rule nightly: The function's role may not ecs:TagResource in jobs: see the role's "
-            "policies.",
+            "rule nightly: The function's role is not allowed ecs:TagResource in jobs: see the "
+            "role's policies.",
         ),
         (
             "iam:PassRole",
-            "policy: The function's role may not iam:PassRole: deploy the stack again.",
+            "policy: The function's role is not allowed iam:PassRole: deploy the stack again.",
         ),
         *(
-            (action, f"policy: The function's role may not {action}: deploy the stack again.")
+            (
+                action,
+                f"policy: The function's role is not allowed {action}: deploy the stack again.",
+            )
             for action in (
                 "scheduler:CreateSchedule",
                 "events:ListEventBuses",
@@ -1518,26 +1529,26 @@ def test_who_may_not_look_up_needs_no_permission_for_it() -> None:
         (
             {"MissingContextValues": ["aws:ResourceTag/x"]},
             "unknown",
-            "The function's role may not ecs:RunTask nightly:42 in jobs, if conditions on "
-            "aws:ResourceTag/x do not hold: look at them.",
+            "The function's role is not allowed ecs:RunTask for nightly:42 in jobs, if conditions "
+            "on aws:ResourceTag/x do not hold: look at them.",
         ),
         (
             {"ResourceSpecificResults": [{"MissingContextValues": ["aws:PrincipalTag/y"]}]},
             "unknown",
-            "The function's role may not ecs:RunTask nightly:42 in jobs, if conditions on "
-            "aws:PrincipalTag/y do not hold: look at them.",
+            "The function's role is not allowed ecs:RunTask for nightly:42 in jobs, if conditions "
+            "on aws:PrincipalTag/y do not hold: look at them.",
         ),
         (
             {"PermissionsBoundaryDecisionDetail": {"AllowedByPermissionsBoundary": False}},
             "fix",
-            "The function's role may not ecs:RunTask nightly:42 in jobs (its permissions "
-            "boundary): see the role's policies.",
+            "The function's role is not allowed ecs:RunTask for nightly:42 in jobs (its "
+            "permissions boundary): see the role's policies.",
         ),
         (
             {"OrganizationsDecisionDetail": {"AllowedByOrganizations": False}},
             "fix",
-            "The function's role may not ecs:RunTask nightly:42 in jobs (a policy of the "
-            "organisation): see the role's policies.",
+            "The function's role is not allowed ecs:RunTask for nightly:42 in jobs (a policy of "
+            "the organisation): see the role's policies.",
         ),
     ],
 )
@@ -1617,8 +1628,8 @@ def test_a_caller_that_sends_tags_and_may_not_is_rejected_by_ecs() -> None:
         account.allow("caller", [MAY_TAG | {"Action": "ecs:RunTask"}])
         _, found = check()
     assert sentences(found, "fix") == [
-        "rule nightly: It sends tags, and its caller's role caller may not ecs:TagResource: ECS "
-        "rejects its calls until the role may."
+        "rule nightly: It sends tags, and its caller's role caller is not allowed ecs:TagResource: "
+        "ECS rejects its calls until it is."
     ]
 
 

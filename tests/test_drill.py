@@ -262,8 +262,9 @@ def test_a_time_out_says_that_the_retries_go_on() -> None:
 
 
 def test_a_dead_letter_ends_the_drill() -> None:
-    with account_with(nightly(), parameters={"MaxAttempts": "1"}, failures=9):
+    with account_with(nightly(), parameters={"MaxAttempts": "1"}, failures=9) as account:
         status, out, _ = drill("nightly", "--yes")
+        assert account.world.now < NOW + timedelta(minutes=3)
     assert status == 1
     assert "EXHAUSTED, attempt 1/1: The budget of 1 attempt is used up." in out
     assert "Not launched: the chain has ended, and people are alerted." in out
@@ -1215,7 +1216,7 @@ def test_without_a_stack_nobody_knows_when_the_event_came() -> None:
         status, facts, error = probed("--yes", "--stack", "x")
     assert status == 0
     assert facts["seconds to the function"] == "-"
-    assert error == "drill: there is no stack x, whose log would tell when the event came\n"
+    assert error == "drill: there is no stack x, whose log would show when the event came\n"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rehearsal.cli import Parser, run, some_text
 
 # What the command may have to call. Nothing else is called; sts:GetCallerIdentity needs no policy.
-# Without one of them, what it tells is not looked at.
+# Without one of them, what it is for is not looked at.
 ACTIONS = [
     "cloudformation:DescribeStacks",
     "cloudformation:ListStackResources",

@@ -82,7 +82,7 @@ examples:
 A drill makes the record that CloudTrail would write of a failed call of the job, asks EventBridge
 whether the deployed rule matches it, and invokes the deployed function with it. So the job really
 runs, beside whatever runs already. What `check` calls wrong with the stack or the job is refused.
-The function's log then tells how it goes on; the times are real. If capacity is really missing, the
+The function's log then shows how it goes on; the times are real. If capacity is really missing, the
 retries take as long as they do in an emergency.
 
 A drill does not verify that CloudTrail sends the event, and that the rule invokes the function:
@@ -102,7 +102,7 @@ instance of the cluster can hold, and again with another `group` under the same 
 Then it waits for the records of both calls in CloudTrail's Event history, and prints what they
 show. The cluster needs at least one container instance, and no managed scaling; the task
 definition, one for EC2 without network mode `awsvpc`. A tag opts the calls out of retries. If a
-stack is deployed, its log tells how long CloudTrail's event took.
+stack is deployed, its log shows how long CloudTrail's event took.
 
 exit status of a probe:
   0  the report has both calls and their records

@@ -72,7 +72,7 @@ class Followed:
 
     @property
     def may_start(self) -> bool:
-        """May something start, or have started, of which the log has not told?"""
+        """May something start, or have started, that the log has not shown?"""
         return self.has_failed or self.last in ("", *PENDING)
 
     def verdict(self, timeout: timedelta) -> str:

@@ -37,7 +37,7 @@ def of_function(simulation: Simulation, settings: Settings, role: str) -> Iterat
         for finding in _unless_allowed(
             simulation.of(role, action, resource, context),
             "policy",
-            f"The function's role may not {action}",
+            f"The function's role is not allowed {action}",
             "deploy the stack again",
         )
     ]
@@ -60,14 +60,14 @@ def of_retry(
     yield from _unless_allowed(
         simulation.of(role, "ecs:RunTask", arn, where),
         title,
-        f"The function's role may not ecs:RunTask {name_of(arn)} in {name_of(cluster)}",
+        f"The function's role is not allowed ecs:RunTask for {name_of(arn)} in {name_of(cluster)}",
         "see the role's policies",
     )
     created = where | {"ecs:CreateAction": "RunTask"}
     yield from _unless_allowed(
         simulation.of(role, "ecs:TagResource", _any_task(cluster), created),
         title,
-        f"The function's role may not ecs:TagResource in {name_of(cluster)}",
+        f"The function's role is not allowed ecs:TagResource in {name_of(cluster)}",
         "see the role's policies",
     )
     for named, service in _roles(task_definition, request):
@@ -78,7 +78,7 @@ def of_retry(
         if is_narrow and not answer.refused_by:
             problem, way_out = f"The role {name_of(passed)} is not in PassRoleArns", f"add {passed}"
         else:
-            problem = f"The function's role may not iam:PassRole {passed}"
+            problem = f"The function's role is not allowed iam:PassRole for {passed}"
             way_out = "see the role's policies"
         yield from _unless_allowed(answer, title, problem, way_out)
 
@@ -99,8 +99,8 @@ def of_caller(
     yield from _unless_allowed(
         simulation.of(role, "ecs:TagResource", _any_task(cluster), context),
         title,
-        f"It sends tags, and its caller's role {name_of(role)} may not ecs:TagResource",
-        "ECS rejects its calls until the role may",
+        f"It sends tags, and its caller's role {name_of(role)} is not allowed ecs:TagResource",
+        "ECS rejects its calls until it is",
     )
 
 

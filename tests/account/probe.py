@@ -236,7 +236,7 @@ def watch(
     wait_for_records(cloudtrail, probed, until)
     stack = find_stack(session, options.stack)
     if stack is None or not stack.is_ours:
-        say(f"drill: there is no stack {options.stack}, whose log would tell when the event came")
+        say(f"drill: there is no stack {options.stack}, whose log would show when the event came")
         return
     pattern, group = outcomes_of("startedBy", request["startedBy"]), stack.outputs["LogGroupName"]
     until = min(until, datetime.now(UTC) + LATER)

@@ -49,7 +49,7 @@ def reach_of(session: boto3.Session, stack: Deployed, function: Mapping[str, Any
 
 
 def reach_by_parameters(session: boto3.Session, stack: Deployed, account: str) -> Reach:
-    """That of a stack whose function may not be looked at."""
+    """That of a stack whose function cannot be looked at."""
     settings = settings_from_parameters(stack, account, str(session.region_name))
     return Reach(settings, _rule_of(session, stack))
 

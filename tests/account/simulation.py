@@ -39,7 +39,7 @@ class Simulation:
         self._test = Operation()
 
     def of(self, role_arn: str, action: str, resource: str, context: Context) -> Answer:
-        """May the role do it? Raises botocore's exceptions where the user may not ask."""
+        """May the role do it? Raises botocore's exceptions where the user is not allowed to ask."""
         context = {"aws:RequestedRegion": self._region, **context}
         entries: list[Any] = [
             {
@@ -68,7 +68,7 @@ class Simulation:
 def _read(result: Mapping[str, Any]) -> Answer:
     if result["EvalDecision"] == "allowed":
         return Answer(is_allowed=True)
-    # Where resources are named, it may be told for each of them only (EvaluationResult).
+    # Where resources are named, it may be there for each of them only (EvaluationResult).
     parts = [result, *result.get("ResourceSpecificResults", [])]
     missing = {key for part in parts for key in part.get("MissingContextValues", [])}
     organisation = result.get("OrganizationsDecisionDetail", {})

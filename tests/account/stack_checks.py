@@ -147,7 +147,7 @@ class StackChecks:
         rule_arn = self._described_rule()["Arn"]
         for title, arn in {"rule": rule_arn, "replay rule": self._replay_rules_arn()}.items():
             if not may_invoke(statements, function_arn, arn):
-                yield fix(subject, f"The {title} may not invoke the function: {AGAIN}.")
+                yield fix(subject, f"The {title} is not allowed to invoke the function: {AGAIN}.")
                 return
         yield ok(subject, "Both rules may invoke the function.")
 
