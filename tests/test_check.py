@@ -532,6 +532,12 @@ def message_in(logical_id: str) -> Callable[[UserAccount], None]:
     return act
 
 
+def message_in_flight(account: UserAccount) -> None:
+    """Somebody reads it at this moment, and has not deleted it."""
+    counts = {"ApproximateNumberOfMessages": "0", "ApproximateNumberOfMessagesNotVisible": "2"}
+    account.answers["GetQueueAttributes"] = lambda _: {"Attributes": counts}
+
+
 def ringing(account: UserAccount) -> None:
     boto3.client("cloudwatch").set_alarm_state(
         AlarmName=account.resource("NotifyAlarm"), StateValue="ALARM", StateReason="x"
@@ -631,6 +637,7 @@ AGAIN = "deploy the stack again."
             message_in("DeadLetterQueue"),
             'dead-letter queue: There are 1 in the queue: see "The dead-letter queue" in the READ',
         ),
+        (message_in_flight, ": There are 2 in the queue: see "),
         (
             message_in("UnsentLostJobs"),
             'unsent messages: There are 1 in the queue: see "No message comes" in the README.',
@@ -1725,6 +1732,24 @@ def refuse_one(account: UserAccount, service: str, operation: str, member: str, 
         return answered
 
     account.answers[operation] = answer
+
+
+def test_all_pages_are_read() -> None:
+    names = [f"job-{n}" for n in range(3)]
+    with account_with(*(nightly() | {"Name": name} for name in names)) as account:
+        rules = boto3.client("events").list_rules()["Rules"]
+        wanted = [rule for rule in rules if rule["Name"] in names]
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            if asked["EventBusName"] != "default":
+                return {"Rules": []}
+            number = int(asked.get("NextToken", "0"))
+            more = {"NextToken": str(number + 1)} if number < 2 else {}
+            return {"Rules": wanted[number : number + 1], **more}
+
+        account.answers["ListRules"] = answer
+        _, found = check()
+    assert sentences(found, "ok", "jobs") == [f"rule {name}: {RETRIED}" for name in names]
 
 
 def test_rules_on_the_default_bus_need_no_list_of_buses() -> None:

@@ -32,7 +32,9 @@ from account import (
     session,
     terminal,
 )  # with annotations that need boto3 as it is
+from account.chain_log import Entry
 from account.drill import DRILL, PROBE, main, policy_of
+from account.followed import Followed
 from conftest import NOW, enforcing, run_command
 from deployed_account import INVOCATION, Answer, UserAccount, user_account
 from rehearsal.records import BadInput
@@ -306,6 +308,32 @@ def test_what_lambda_itself_says_of_an_invocation_counts() -> None:
     assert status == 1
     assert re.findall("The function failed: ([^+T]*) ", out) == ["timeout", "X: y", "timeout"]
     assert "The function has failed 3 times" in out
+
+
+def entry(seconds: int = 0, **line: Any) -> Entry:
+    return Entry(NOW + timedelta(seconds=seconds), line)
+
+
+def test_a_task_that_two_lines_name_is_one_task() -> None:
+    followed = Followed("x", tries=3)
+    for name in ("LAUNCHED", "ALREADY_LAUNCHED"):
+        followed.take(entry(**outcome(name, tasks=["t"])), NOW)
+    assert followed.tasks == ("t",)
+
+
+def test_errors_after_an_outcome_are_not_those_of_the_first_invocation() -> None:
+    followed = Followed("x", tries=2)
+    followed.take(entry(**outcome("SCHEDULED")), NOW)
+    for _ in range(2):
+        followed.take(entry(errorType="X"), NOW)
+    assert not followed.is_over
+
+
+def test_a_clock_that_is_ahead_shows_no_time_before_the_beginning() -> None:
+    followed = Followed("x", tries=3)
+    assert followed.take(entry(-2, **outcome("SCHEDULED")), NOW) == (
+        "+0:00:00   SCHEDULED, attempt 1/10"
+    )
 
 
 def test_lines_of_another_kind_are_no_outcomes() -> None:
@@ -1136,6 +1164,7 @@ def test_an_answer_that_is_lost_leaves_nothing_unsaid(which: int, error: BaseExc
     command = f"aws ecs list-tasks --cluster payroll --started-by {started_by}"
     assert f"drill: a call was not answered. See that nothing runs: `{command}`\n" in said
     if which == 2:
+        assert "not all records came in time" not in said
         assert facts["first call"] == FAILURE
         assert facts["so the token of a failed call"] == "is not known"
 
@@ -1261,6 +1290,21 @@ def test_an_event_that_comes_after_its_record_is_waited_for() -> None:
         assert account.world.now < NOW + timedelta(minutes=11)
     assert status == 0
     assert facts["seconds to the function"] == "480"
+
+
+def test_the_time_of_the_event_is_the_one_that_the_function_says() -> None:
+    with scarce() as account:
+        read = account.answers["FilterLogEvents"]
+
+        def answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+            events = read(asked)["events"]
+            return {
+                "events": [event | {"timestamp": event["timestamp"] + 9000} for event in events]
+            }
+
+        account.answers["FilterLogEvents"] = answer
+        _, facts, _ = probed("--yes")
+    assert facts["seconds to the function"] == "90"
 
 
 def test_an_event_that_does_not_come_is_not_waited_for_for_ever() -> None:
@@ -1405,7 +1449,8 @@ def test_a_probe_that_might_start_something_is_refused(damage: Any, problem: str
 
 def test_a_cluster_with_a_provider_that_does_not_scale_is_good_enough() -> None:
     with scarce() as account:
-        providers({"name": "p", "autoScalingGroupProvider": FIXED})(account)
+        fixed = ({"name": name, "autoScalingGroupProvider": FIXED} for name in "pq")
+        providers(*fixed)(account)
         assert probed("--yes")[0] == 0
 
 
