@@ -16,6 +16,9 @@ BENCH = "from rehearsal.bench import main; raise SystemExit(main())"
 DESK = {
     "uv run rehearse": ["-c", REHEARSE, "events/launched.fargate-capacity-rule.json"],
     "uv run history": ["-c", HISTORY, "events/unmatched.success.json", "--offline"],
+    # What plays these two needs an account; what it imports does not.
+    "uv run check": ["-c", "from account import check, checkup"],
+    "uv run drill": ["-c", "from account import drill, fire_drill, probe"],
     "uv run bench": ["-c", BENCH, "--runs", "1", "--jobs", "1"],
     "uv run pytest": ["-m", "pytest", "tests/test_backoff.py", "tests/test_handler.py"],
     "coverage run": ["-m", "coverage", "run", "-m", "pytest", "-n", "0", "tests/test_backoff.py"],
