@@ -1730,6 +1730,15 @@ def test_what_many_jobs_have_in_common_is_asked_and_said_once() -> None:
     ]
 
 
+def test_what_several_parts_need_is_asked_once_even_if_it_is_denied() -> None:
+    with account_with() as account:
+        account.refused["GetFunctionConfiguration"] = "AccessDeniedException"
+        account.refused["ListStackResources"] = "AccessDenied"
+        check()
+    assert account.sent.count("lambda:GetFunctionConfiguration") == 1
+    assert account.sent.count("cloudformation:ListStackResources") == 1
+
+
 def test_what_is_denied_or_deleted_meanwhile_does_not_stop_the_list() -> None:
     names = [f"job-{n}" for n in range(3)]
     jobs = [nightly() | {"Name": name} for name in names]
