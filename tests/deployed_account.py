@@ -181,10 +181,11 @@ class UserAccount:
         if address := parameters.get("NotificationEmail"):
             topic = self.output("NotificationTopicArn")
             boto3.client("sns").subscribe(TopicArn=topic, Protocol="email", Endpoint=address)
+        cloudwatch = boto3.client("cloudwatch")
         for logical_id, resource in self.world.stack.resources.items():
             if resource["Type"] == "AWS::CloudWatch::Alarm":
                 named = resource["Properties"] | {"AlarmName": self.resource(logical_id)}
-                boto3.client("cloudwatch").put_metric_alarm(**named)
+                cloudwatch.put_metric_alarm(**named)
         trails, here = boto3.client("cloudtrail"), {"LocationConstraint": self.world.stack.region}
         boto3.client("s3").create_bucket(Bucket="trail", CreateBucketConfiguration=here)
         trails.create_trail(Name="everything", S3BucketName="trail", IsMultiRegionTrail=True)

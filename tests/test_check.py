@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -1004,20 +1005,22 @@ def test_patterns_meet_where_a_text_matches_both(one: str, other: str, text: str
 OPERATIONS = {action: name.partition(":")[2] for name, action in RENAMED.items()}
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-def test_a_missing_permission_is_named_and_does_not_stop_the_rest(action: str) -> None:
-    operation = OPERATIONS.get(action, action.partition(":")[2])
+@pytest.mark.parametrize("service", sorted({action.partition(":")[0] for action in ACTIONS}))
+def test_a_missing_permission_is_named_and_does_not_stop_the_rest(service: str) -> None:
     codes = {"sns": "AuthorizationError", "sqs": "AccessDenied", "iam": "AccessDenied"}
     tagged = every_night(EcsParameters={"Tags": [{"a": "b"}]}, Target={"Input": environment("x")})
     with account_with(nightly(Input=environment("y")), tagged) as account:
-        account.refused[operation] = codes.get(action.partition(":")[0], "AccessDeniedException")
-        status, found = check()
-    assert (status, sentences(found, "fix")) == (2, [])
-    unknown = [s for s in sentences(found, "unknown") if ": A failed call would be" not in s]
-    assert unknown
-    assert all(f"you are not allowed to call {action}." in sentence for sentence in unknown)
-    looked_at = {each["subject"] for each in found["findings"] if each["mark"] == "ok"}
-    assert len(looked_at) >= (2 if action == "cloudformation:DescribeStacks" else 9)
+        for action in (action for action in ACTIONS if action.startswith(f"{service}:")):
+            operation = OPERATIONS.get(action, action.partition(":")[2])
+            account.refused = {operation: codes.get(service, "AccessDeniedException")}
+            status, found = check()
+            assert (status, sentences(found, "fix")) == (2, []), action
+            unknown = sentences(found, "unknown")
+            unknown = [each for each in unknown if ": A failed call would be" not in each]
+            assert unknown, action
+            assert all(f"you are not allowed to call {action}." in each for each in unknown)
+            looked_at = {each["subject"] for each in found["findings"] if each["mark"] == "ok"}
+            assert len(looked_at) >= (2 if action == "cloudformation:DescribeStacks" else 9)
 
 
 def test_its_policy_is_enough_and_all_of_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1111,155 +1114,163 @@ RETRIED = "A failed call would be retried exactly, and the policy allows it."
 TAGS = [{"Key": f"t{n}", "Value": "x"} for n in range(48)]
 
 
-@pytest.mark.parametrize(
-    ("definition", "mark", "sentence"),
-    [
-        (nightly(Input=environment("secret")), "ok", RETRIED),
-        (nightly(Input="{}"), "ok", RETRIED),
-        (
-            nightly(Input="no JSON"),
-            "fix",
-            "Its call cannot be predicted: Input is not JSON: correct it.",
+CASES: list[tuple[dict[str, Any], str, str]] = [
+    (nightly(Input=environment("secret")), "ok", RETRIED),
+    (nightly(Input="{}"), "ok", RETRIED),
+    (
+        nightly(Input="no JSON"),
+        "fix",
+        "Its call cannot be predicted: Input is not JSON: correct it.",
+    ),
+    (
+        nightly(**transformer('"hello <b>"')),
+        "fix",
+        "Its call cannot be predicted: overrides is text, and has to be an object: correct it.",
+    ),
+    (
+        nightly(**transformer('{"containerOverrides": ["<b>"]}')),
+        "fix",
+        "Its call cannot be predicted: overrides.containerOverrides[0] is text, and has to be "
+        "an object: correct it.",
+    ),
+    (
+        nightly(**transformer('{"taskRoleArn": "<b>"}')),
+        "unknown",
+        OPEN,
+    ),
+    (nightly(**transformer(MADE_UP % ("command", '["copy", "<b>"]'))), "ok", RETRIED),
+    (nightly(**transformer(MADE_UP % ("command", "[<b>]"))), "ok", RETRIED),
+    (
+        nightly(**transformer(MADE_UP % ("environment", '[{"name": "B", "value": <b>}]'))),
+        "fix",
+        FILLED_IN,
+    ),
+    (nightly(**transformer(MADE_UP % ("environment", "<b>"))), "fix", FILLED_IN),
+    (nightly(**transformer('{"containerOverrides": <all>}')), "unknown", OPEN_OVERRIDES),
+    (nightly(**transformer('{"containerOverrides": [<all>]}')), "unknown", OPEN_OVERRIDES),
+    (nightly(**transformer("<all>")), "unknown", OPEN_OVERRIDES),
+    (nightly(InputPath="$.detail"), "unknown", OPEN_OVERRIDES),
+    (
+        nightly(InputPath="$.detail", EcsParameters={"Tags": TAGS}),
+        "fix",
+        "A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: tags has "
+        "no room for 4 more beside 48: ECS takes 50.",
+    ),
+    (nightly(EcsParameters={"Tags": TAGS[:47]}), "ok", RETRIED),
+    (
+        nightly(EcsParameters={"Tags": TAGS}),
+        "fix",
+        "A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: tags has "
+        "no room for 3 more beside 48: ECS takes 50.",
+    ),
+    (
+        every_night(EcsParameters={"Tags": [{"Key": "team", "Value": "x"}]}),
+        "fix",
+        'A tag is named `Key`: Scheduler\'s tags are maps. Write {"team": "x"}.',
+    ),
+    (
+        every_night(EcsParameters={"Tags": [{"value": "x", "key": "team"}]}),
+        "fix",
+        'A tag is named `key`: Scheduler\'s tags are maps. Write {"team": "x"}.',
+    ),
+    (every_night(EcsParameters={"Tags": [{"key": "the tag `key`"}]}), "ok", RETRIED),
+    (every_night(Target={"Input": environment("secret")}), "ok", RETRIED),
+    (
+        nightly(EcsParameters={"TaskDefinitionArn": "nightly"}),
+        "ok",
+        RETRIED,
+    ),
+    (
+        nightly(EcsParameters={"TaskDefinitionArn": "gone:1"}),
+        "fix",
+        "The task definition gone:1 is not there: register it, or let the job start another.",
+    ),
+    (every_night(State="DISABLED"), "ok", f"{RETRIED} It is disabled, and makes no calls now."),
+    (
+        every_night(State="DISABLED", Target={"Input": environment("secret")}),
+        "ok",
+        f"{RETRIED} It is disabled, and makes no calls now.",
+    ),
+    (
+        every_night(
+            ScheduleExpression="at(2027-01-01T00:00:00)",
+            Target={"Input": environment("secret")},
         ),
-        (
-            nightly(**transformer('"hello <b>"')),
-            "fix",
-            "Its call cannot be predicted: overrides is text, and has to be an object: correct it.",
+        "ok",
+        RETRIED,
+    ),
+    (
+        every_night(
+            ScheduleExpression="at(2027-01-01T00:00:00)",
+            ActionAfterCompletion="DELETE",
+            Target={"Input": environment("secret")},
         ),
-        (
-            nightly(**transformer('{"containerOverrides": ["<b>"]}')),
-            "fix",
-            "Its call cannot be predicted: overrides.containerOverrides[0] is text, and has to be "
-            "an object: correct it.",
-        ),
-        (
-            nightly(**transformer('{"taskRoleArn": "<b>"}')),
-            "unknown",
-            OPEN,
-        ),
-        (nightly(**transformer(MADE_UP % ("command", '["copy", "<b>"]'))), "ok", RETRIED),
-        (nightly(**transformer(MADE_UP % ("command", "[<b>]"))), "ok", RETRIED),
-        (
-            nightly(**transformer(MADE_UP % ("environment", '[{"name": "B", "value": <b>}]'))),
-            "fix",
-            FILLED_IN,
-        ),
-        (nightly(**transformer(MADE_UP % ("environment", "<b>"))), "fix", FILLED_IN),
-        (nightly(**transformer('{"containerOverrides": <all>}')), "unknown", OPEN_OVERRIDES),
-        (nightly(**transformer('{"containerOverrides": [<all>]}')), "unknown", OPEN_OVERRIDES),
-        (nightly(**transformer("<all>")), "unknown", OPEN_OVERRIDES),
-        (nightly(InputPath="$.detail"), "unknown", OPEN_OVERRIDES),
-        (
-            nightly(InputPath="$.detail", EcsParameters={"Tags": TAGS}),
-            "fix",
-            "A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: tags has "
-            "no room for 4 more beside 48: ECS takes 50.",
-        ),
-        (nightly(EcsParameters={"Tags": TAGS[:47]}), "ok", RETRIED),
-        (
-            nightly(EcsParameters={"Tags": TAGS}),
-            "fix",
-            "A failed call would end as NOT_REPLAYABLE: The request cannot be repeated: tags has "
-            "no room for 3 more beside 48: ECS takes 50.",
-        ),
-        (
-            every_night(EcsParameters={"Tags": [{"Key": "team", "Value": "x"}]}),
-            "fix",
-            'A tag is named `Key`: Scheduler\'s tags are maps. Write {"team": "x"}.',
-        ),
-        (
-            every_night(EcsParameters={"Tags": [{"value": "x", "key": "team"}]}),
-            "fix",
-            'A tag is named `key`: Scheduler\'s tags are maps. Write {"team": "x"}.',
-        ),
-        (every_night(EcsParameters={"Tags": [{"key": "the tag `key`"}]}), "ok", RETRIED),
-        (every_night(Target={"Input": environment("secret")}), "ok", RETRIED),
-        (
-            nightly(EcsParameters={"TaskDefinitionArn": "nightly"}),
-            "ok",
-            RETRIED,
-        ),
-        (
-            nightly(EcsParameters={"TaskDefinitionArn": "gone:1"}),
-            "fix",
-            "The task definition gone:1 is not there: register it, or let the job start another.",
-        ),
-        (every_night(State="DISABLED"), "ok", f"{RETRIED} It is disabled, and makes no calls now."),
-        (
-            every_night(State="DISABLED", Target={"Input": environment("secret")}),
-            "ok",
-            f"{RETRIED} It is disabled, and makes no calls now.",
-        ),
-        (
-            every_night(
-                ScheduleExpression="at(2027-01-01T00:00:00)",
-                Target={"Input": environment("secret")},
-            ),
-            "ok",
-            RETRIED,
-        ),
-        (
-            every_night(
-                ScheduleExpression="at(2027-01-01T00:00:00)",
-                ActionAfterCompletion="DELETE",
-                Target={"Input": environment("secret")},
-            ),
-            "fix",
-            "It deletes itself after its last call, and its environment, which CloudTrail hides, "
-            "is gone with it: let it stay (ActionAfterCompletion NONE), or put the value into the "
-            "command.",
-        ),
-        (
-            every_night(
-                ScheduleExpression="at(2027-01-01T00:00:00)", ActionAfterCompletion="DELETE"
-            ),
-            "ok",
-            RETRIED,
-        ),
-        (
-            every_night(ActionAfterCompletion="DELETE", Target={"Input": environment("secret")}),
-            "ok",
-            RETRIED,
-        ),
-        (
-            every_night(ScheduleExpression="at(never)"),
-            "fix",
-            "Its call cannot be predicted: ScheduleExpression is no time that can be read: "
-            "correct it.",
-        ),
-        (
-            nightly(EcsParameters={"TaskCount": 11}),
-            "fix",
-            "It asks for 11 tasks, and ECS takes 1 to 10 at once: correct it.",
-        ),
-        (nightly(EcsParameters={"TaskCount": 10}), "ok", RETRIED),
-        (
-            nightly(EcsParameters={"Tags": [{"Key": "aws:x", "Value": "y"}]}),
-            "fix",
-            "Its tag aws:x begins with aws:, which is for AWS only: ECS rejects its calls until "
-            "you remove it.",
-        ),
-        (
-            nightly(EcsParameters={"TaskDefinitionArn": f"{DEFINITIONS}/x:1".replace("eu", "us")}),
-            "fix",
-            "Its taskDefinition is of another Region or account, where this stack is not: use a "
-            "stack there, or correct it.",
-        ),
-        (
-            nightly(RoleArn=f"{ROLES}another", EcsParameters={"Tags": TAGS[:1]}),
-            "fix",
-            "Its caller's role another is not there: make it again, or give the target another.",
-        ),
-        (nightly(RoleArn=f"{ROLES}another"), "ok", RETRIED),
-    ],
-)
-def test_a_job_gets_a_sentence_to_act_on(
-    definition: dict[str, Any], mark: str, sentence: str
-) -> None:
-    _, found = of_job(definition)
-    jobs = [each for each in found["findings"] if each["part"] == "jobs"]
-    assert [(each["mark"], each["sentence"]) for each in jobs] == [(mark, sentence)]
-    assert "secret" not in json.dumps(found)
+        "fix",
+        "It deletes itself after its last call, and its environment, which CloudTrail hides, "
+        "is gone with it: let it stay (ActionAfterCompletion NONE), or put the value into the "
+        "command.",
+    ),
+    (
+        every_night(ScheduleExpression="at(2027-01-01T00:00:00)", ActionAfterCompletion="DELETE"),
+        "ok",
+        RETRIED,
+    ),
+    (
+        every_night(ActionAfterCompletion="DELETE", Target={"Input": environment("secret")}),
+        "ok",
+        RETRIED,
+    ),
+    (
+        every_night(ScheduleExpression="at(never)"),
+        "fix",
+        "Its call cannot be predicted: ScheduleExpression is no time that can be read: correct it.",
+    ),
+    (
+        nightly(EcsParameters={"TaskCount": 11}),
+        "fix",
+        "It asks for 11 tasks, and ECS takes 1 to 10 at once: correct it.",
+    ),
+    (nightly(EcsParameters={"TaskCount": 10}), "ok", RETRIED),
+    (
+        nightly(EcsParameters={"Tags": [{"Key": "aws:x", "Value": "y"}]}),
+        "fix",
+        "Its tag aws:x begins with aws:, which is for AWS only: ECS rejects its calls until "
+        "you remove it.",
+    ),
+    (
+        nightly(EcsParameters={"TaskDefinitionArn": f"{DEFINITIONS}/x:1".replace("eu", "us")}),
+        "fix",
+        "Its taskDefinition is of another Region or account, where this stack is not: use a "
+        "stack there, or correct it.",
+    ),
+    (
+        nightly(RoleArn=f"{ROLES}another", EcsParameters={"Tags": TAGS[:1]}),
+        "fix",
+        "Its caller's role another is not there: make it again, or give the target another.",
+    ),
+    (nightly(RoleArn=f"{ROLES}another"), "ok", RETRIED),
+]
+
+
+@cache
+def judged_together() -> tuple[dict[str, list[tuple[str, str]]], str]:
+    """Marks and sentences of all of them, each under a name of its own in one account."""
+    jobs = [definition | {"Name": f"job-{n}"} for n, (definition, _, _) in enumerate(CASES)]
+    _, found = of_job(*jobs)
+    judged: dict[str, list[tuple[str, str]]] = {}
+    for each in found["findings"]:
+        name = each["subject"].rpartition(" ")[2]
+        judged.setdefault(name, []).append((each["mark"], each["sentence"]))
+    return judged, json.dumps(found)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_a_job_gets_a_sentence_to_act_on(number: int) -> None:
+    _, mark, sentence = CASES[number]
+    judged, text = judged_together()
+    expected = sentence.replace("the rule nightly on", f"the rule job-{number} on")
+    assert judged[f"job-{number}"] == [(mark, expected)]
+    assert "secret" not in text
 
 
 def universal(**given: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import boto3
+from botocore.config import Config
 from botocore.model import OperationModel
 
 from account.runs import run_task_shape
@@ -94,7 +95,8 @@ class LookUps:
         """A client that makes no request twice: many calls hide what one definition has."""
         assert self._session is not None
         if (service, region) not in self._clients:
-            client = client_of(self._session, service, region, PATIENT)
+            own = PATIENT.merge(Config())  # a client of its own, which keeps answers
+            client = client_of(self._session, service, region, own)
             answers: dict[tuple[str, ...], Any] = {}
             client.meta.events.register("before-call", partial(_known, answers))
             client.meta.events.register("after-call", partial(self._keep, answers))

@@ -3,6 +3,7 @@
 import logging
 import os
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import boto3
 from botocore import exceptions
@@ -30,6 +31,9 @@ PATIENT = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
 
 # What must not be done twice: the SDK's second try would be another call.
 ONE_TRY = Config(retries={"mode": "standard", "total_max_attempts": 1})
+
+# To make a client takes as long as many a request.
+_CLIENTS: "WeakKeyDictionary[boto3.Session, dict[tuple[object, ...], Any]]" = WeakKeyDictionary()
 
 LOG_IN = "log in again (`aws sso login`, or however you get credentials)"
 
@@ -106,14 +110,17 @@ def open_session(profile: str | None, region: str | None) -> boto3.Session:
 def client_of(
     session: boto3.Session, service: str, region: str | None = None, config: Config | None = None
 ) -> Any:
-    """A client in this Region, or the session's; raises BadInput."""
-    make: Any = session.client  # it has a signature for each service
-    try:
-        client = make(service, region_name=region, config=config)
-    except ERRORS as error:
-        raise BadInput(problem_of(error)) from error
-    client.meta.events.register("after-call", _name_the_action)
-    return client
+    """A client in this Region, or the session's: the same one each time; raises BadInput."""
+    known = _CLIENTS.setdefault(session, {})
+    if (service, region, config) not in known:
+        make: Any = session.client  # it has a signature for each service
+        try:
+            client = make(service, region_name=region, config=config)
+        except ERRORS as error:
+            raise BadInput(problem_of(error)) from error
+        client.meta.events.register("after-call", _name_the_action)
+        known[service, region, config] = client
+    return known[service, region, config]
 
 
 def account_of(session: boto3.Session) -> str:

@@ -47,7 +47,6 @@ class StackChecks:
         self._session, self._stack = session, stack
         self._function, self._resources = function, resources
         self._template = Stack()
-        self._clients: dict[str, Any] = {}
 
     def findings(self) -> Iterator[Finding]:
         """At least one for each part."""
@@ -309,9 +308,7 @@ class StackChecks:
         return self._resources()[logical_id]
 
     def _client(self, service: str) -> Any:
-        if service not in self._clients:
-            self._clients[service] = client_of(self._session, service)
-        return self._clients[service]
+        return client_of(self._session, service)
 
 
 def _or_gone(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
