@@ -39,7 +39,10 @@ NO_REQUEST = "unknown"
 
 
 class Chain:
-    """What a drill sets off, and how it goes on; nothing that is raised but BadInput leaves it."""
+    """What a drill sets off, and how it goes on.
+
+    Once the function is invoked, nothing but an interrupt leaves it: what AWS raises is said.
+    """
 
     def __init__(self, session: boto3.Session, stack: Deployed) -> None:
         """Raises BadInput."""
