@@ -84,6 +84,7 @@ class Chain:
     @property
     def search(self) -> str:
         """How to find what has started, or may start, unseen."""
+        # That the tagging API knows tasks of ECS as soon as they run is a guess.
         tag = f"Key=retry-run-task:origin,Values={self._origin}"
         return (
             "The job may start, or run already. Its tasks: `aws resourcegroupstaggingapi "

@@ -46,7 +46,8 @@ LATER = timedelta(minutes=5)
 # AWS's own capacity providers, which are none of EC2.
 FARGATE = {"FARGATE", "FARGATE_SPOT"}
 
-# The most CPU units that a task can be given (RunTask, overrides `cpu`): 192 vCPU.
+# The most CPU units that a task can be given (RunTask, overrides `cpu`): 192 vCPU. That a container
+# can be given as many is a guess.
 TOO_MUCH = 196_608
 
 
@@ -135,6 +136,7 @@ def refuse_scaling(ecs: Any, cluster: str, providers: Sequence[str]) -> None:
     page: dict[str, Any] = {"nextToken": None}
     while left and "nextToken" in page:
         token = {"nextToken": page["nextToken"]} if page["nextToken"] else {}
+        # That this gives all providers of the cluster is a guess; one that is missing is refused.
         page = ecs.describe_capacity_providers(cluster=cluster, **token)
         for provider in page["capacityProviders"]:
             group = provider.get("autoScalingGroupProvider")
@@ -272,6 +274,7 @@ def look(cloudtrail: Any, probed: Probed, wanted: Container[str], now: datetime)
     for page in event_history(cloudtrail, probed.began - SKEW, now + SKEW):
         for event in page:
             record = json.loads(event["CloudTrailEvent"])
+            # That it is the identifier which the answer's header has, is a guess.
             if record.get("requestID") in wanted:
                 probed.records[record["requestID"]] = record
         if len(probed.records) == len(probed.answers):
