@@ -100,8 +100,8 @@ class JobChecks:
             return found
         if any(finding.subject == job.title for finding in found):
             return [
-                Finding(f.mark, f.subject, f"{f.sentence}{off if f.subject == job.title else ''}")
-                for f in found
+                replace(each, sentence=each.sentence + off) if each.subject == job.title else each
+                for each in found
             ]
         if found:
             what = ", ".join(finding.subject for finding in found)
@@ -165,10 +165,9 @@ class JobChecks:
                 )
             if call.job is not None and request.get("tags"):
                 role = call.job.definition.role
-                found = permissions.of_caller(
+                yield from permissions.of_caller(
                     self._simulation, reach.settings, role, call.title, request
                 )
-                yield from permissions.or_missing(call.title, role, found)
         except (ClientError, BotoCoreError) as error:
             yield unknown("permissions", why_not(error))
 

@@ -96,23 +96,20 @@ def of_caller(
         **tags,
         "aws:TagKeys": keys,
     }
-    yield from _unless_allowed(
-        simulation.of(role, "ecs:TagResource", _any_task(cluster), context),
-        title,
-        f"It sends tags, and its caller's role {name_of(role)} is not allowed ecs:TagResource",
-        "ECS rejects its calls until it is",
-    )
-
-
-def or_missing(title: str, role: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """The findings on a role; or that there is none."""
     try:
-        yield from findings
+        answer = simulation.of(role, "ecs:TagResource", _any_task(cluster), context)
     except ClientError as error:
         if not is_gone(error):
             raise
         problem = f"Its caller's role {name_of(role)} is not there"
         yield fix(title, f"{problem}: make it again, or give the target another.")
+        return
+    yield from _unless_allowed(
+        answer,
+        title,
+        f"It sends tags, and its caller's role {name_of(role)} is not allowed ecs:TagResource",
+        "ECS rejects its calls until it is",
+    )
 
 
 def _unless_allowed(answer: Answer, subject: str, problem: str, way_out: str) -> Iterator[Finding]:

@@ -77,14 +77,14 @@ def probe(options: argparse.Namespace) -> int:
     except ERRORS as error:
         say(f"drill: {problem_of(error)}")
     try:
-        is_clean = stop_all(ecs, request, probed)
+        has_started_nothing = stop_all(ecs, request, probed)
         facts = probe_report.facts_of(probed, request)
         title = f"A probe of retry-run-task, {probed.began:%Y-%m-%d}, {session.region_name}"
         show(f"\n{probe_report.report(title, facts)}\n")
     except KeyboardInterrupt:  # once more
         say(f"drill: interrupted. {look_for(request)}")
         return 1
-    return 0 if is_clean and probed.is_complete else 1
+    return 0 if has_started_nothing and probed.is_complete else 1
 
 
 def impossible_request(ecs: Any, cluster: str, task_definition: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def impossible_request(ecs: Any, cluster: str, task_definition: str) -> dict[str
         "name": described["containerDefinitions"][0]["name"],
         "environment": [],
     }
-    # A task that has a limit takes no container above it.
+    # Where the task definition limits the whole task, that limit is what is overridden.
     has_limit = bool(described.get("cpu"))
     overrides = {"cpu": str(TOO_MUCH)} if has_limit else {}
     own = {} if has_limit else {"cpu": TOO_MUCH}

@@ -111,7 +111,7 @@ class StackChecks:
             yield fix(subject, "It is disabled: deploy with RuleState=ENABLED.")
         targets = events.list_targets_by_rule(Rule=name, EventBusName=bus)["Targets"]
         changes = {"Input", "InputPath", "InputTransformer"}
-        function_arn = self._arn_of_function()
+        function_arn = self._described_function()["FunctionArn"]
         if not any(t["Arn"] == function_arn and not changes & t.keys() for t in targets):
             yield fix(subject, f"It does not send whole events to the function: {AGAIN}.")
         elif is_enabled:
@@ -135,7 +135,7 @@ class StackChecks:
             yield ok("pattern", "It matches a failed call, and no call that started its tasks.")
 
     def _resource_policy(self) -> Iterator[Finding]:
-        subject, function_arn = "resource policy", self._arn_of_function()
+        subject, function_arn = "resource policy", self._described_function()["FunctionArn"]
         try:
             policy = self._client("lambda").get_policy(FunctionName=self._output("FunctionName"))
             statements = json.loads(policy["Policy"])["Statement"]
@@ -175,8 +175,7 @@ class StackChecks:
             yield ok(subject, "It can run.")
 
     def _layers(self) -> Iterator[Finding]:
-        self._arn_of_function()
-        layers = [layer["Arn"] for layer in self._function().get("Layers", [])]
+        layers = [layer["Arn"] for layer in self._described_function().get("Layers", [])]
         if not layers:
             yield fix("layer", f"The function has no layer, and so no Powertools: {AGAIN}.")
         for arn in layers:
@@ -276,10 +275,10 @@ class StackChecks:
             raise BadInput("the output StartReplayCommand is not that of this version")
         return found[1]
 
-    def _arn_of_function(self) -> str:
+    def _described_function(self) -> Mapping[str, Any]:
         """For what is no matter of the function itself; raises BadInput where that is gone."""
         try:
-            return str(self._function()["FunctionArn"])
+            return self._function()
         except ClientError as error:
             if is_gone(error):
                 raise BadInput("the function is gone") from error
