@@ -1042,7 +1042,7 @@ def test_what_is_missing_is_one_line_of_the_process_as_well(tmp_path: Path) -> N
         (EOFError(), "your profile asks for a code, and there is no terminal to enter it"),
         (
             MissingDependencyException(msg="no CRT"),
-            "your profile needs another package: uv run --with 'botocore[crt]' history",
+            "your profile needs another package: put --with 'botocore[crt]' behind `uv run`",
         ),
         (KeyError("Events"), "your profile, the environment (AWS_...) or AWS's answer cannot be "),
     ],

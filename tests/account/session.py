@@ -84,7 +84,7 @@ PROBLEMS: dict[tuple[type[Exception], ...], str] = {
         OSError,
     ): f"your credentials cannot be loaded ({{error}}): {LOG_IN}",
     (exceptions.MissingDependencyException,): (
-        "your profile needs another package: uv run --with 'botocore[crt]' history"
+        "your profile needs another package: put --with 'botocore[crt]' behind `uv run`"
     ),
     (EOFError,): "your profile asks for a code, and there is no terminal to enter it",
 }
