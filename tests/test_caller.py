@@ -130,7 +130,7 @@ def test_own_calls_are_retried_whatever_the_stack_says(
 def test_a_chain_that_has_begun_goes_on_where_callers_is_narrowed_meanwhile() -> None:
     # The attempt was throttled, so that no event shows it as a call of ours.
     with World(Stack(), NOW) as world:
-        world.ecs.errors = [ECSException("ThrottlingException", "Rate exceeded")] * 3
+        world.ecs.errors = [ECSException("ThrottlingException", "Rate exceeded")]
         world.begin(load_event("launched.ecspresso"))
         while not world.outcomes:
             world.step()

@@ -1517,6 +1517,7 @@ def test_what_the_functions_policy_refuses_is_said(
                 "events:ListTargetsByRule",
                 "scheduler:ListSchedules",
                 "scheduler:GetSchedule",
+                "scheduler:UpdateSchedule",
             )
         ),
     ],
@@ -1562,11 +1563,15 @@ def test_what_the_function_needs_for_any_job_is_asked_about_its_own_resources() 
         ("events:ListTargetsByRule", "arn:aws:events:eu-west-1:123456789012:rule/name"),
         ("scheduler:ListSchedules", "*"),
         ("scheduler:GetSchedule", f"{schedules}/default/name"),
+        ("scheduler:ListSchedules", "*"),
+        ("scheduler:GetSchedule", f"{schedules}/{group}/attempt"),
+        ("scheduler:UpdateSchedule", f"{schedules}/{group}/attempt"),
     ]
 
 
 def test_who_may_not_look_up_needs_no_permission_for_it() -> None:
-    with account_with(nightly(), parameters={"RecoverHiddenEnvironment": "false"}):
+    off = {"RecoverHiddenEnvironment": "false", "PullForward": "false"}
+    with account_with(nightly(), parameters=off):
         status, found = check()
     assert (status, sentences(found, "fix")) == (0, [])
 

@@ -28,7 +28,8 @@ FARGATE = "launched.fargate-capacity-rule"
 SECOND = "launched.second-attempt"
 
 # printf %s arn:aws:ecs:eu-west-1:123456789012:cluster/jobs | sha256sum | head -c 8
-CLUSTER = "7e429227"
+# The pool, which is the cluster and FARGATE, and three digits of the origin.
+PLACE = "948cbdc2-8b5"
 
 PROGRESS = {field.name for field in fields(Progress)}
 
@@ -430,8 +431,8 @@ def test_the_first_attempt_is_made_at_once_and_the_second_waits(decided: Decide)
     assert isinstance(decided(FARGATE), Launch)
     wait = decided(SECOND)
     assert isinstance(wait, Wait)
-    assert wait.name == f"{CLUSTER}-{wait.chain.origin}-2"
-    assert wait.until == NOW + timedelta(seconds=60)
+    assert wait.name == f"{PLACE}-{wait.chain.origin}-2"
+    assert wait.until == NOW + timedelta(seconds=93)  # 60 to 120
 
 
 @pytest.mark.parametrize("made", [1, 2, 5, 9])
@@ -439,7 +440,8 @@ def test_each_attempt_waits_for_a_time_of_its_own(
     made: int, decided: Decide, settings: Settings
 ) -> None:
     wait = decided(SECOND, parameters=tagged(SECOND, attempt=f"{made}/10"))
-    own = delay(wait.chain.origin, made + 1, settings.backoff_base, settings.backoff_cap)
+    name = f"{wait.chain.origin}-{made + 1}"
+    own = delay(name, made + 1, settings.backoff_base, settings.backoff_cap)
     assert own <= wait.until - NOW < own + timedelta(seconds=1)
 
 
@@ -459,7 +461,11 @@ def test_a_wait_ends_in_whole_seconds_and_never_early(
     later = NOW + timedelta(microseconds=1)
     wait = decide(call, caller_of(call, settings), Progress(), settings, later, run_task)
     assert isinstance(wait, Wait)
-    assert wait.until == NOW + timedelta(seconds=61)
+    assert wait.until == NOW + timedelta(seconds=93)  # 92.65
+    later = NOW + timedelta(milliseconds=400)
+    wait = decide(call, caller_of(call, settings), Progress(), settings, later, run_task)
+    assert isinstance(wait, Wait)
+    assert wait.until == NOW + timedelta(seconds=94)
 
 
 @pytest.mark.parametrize(
@@ -483,9 +489,9 @@ def test_a_due_attempt_is_decided_again(
     ("max_age", "expected"),
     [
         (None, Wait),
-        # 00:00:04 is when the job failed, 00:01:30 is now, 00:02:30 is when it would be due.
-        (timedelta(seconds=146), Wait),
-        (timedelta(seconds=145), Stop),
+        # 00:00:04 is when the job failed, 00:01:30 is now, 00:03:03 is when it would be due.
+        (timedelta(seconds=179), Wait),
+        (timedelta(seconds=178), Stop),
         (timedelta(seconds=60), Stop),
     ],
 )
@@ -548,7 +554,7 @@ def test_an_attempt_that_failed_without_an_event_is_followed_by_the_next_one(
     call, progress = followed(call, Progress(), token)
     wait = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
     assert isinstance(wait, Wait)
-    assert (wait.name, wait.chain.counter) == (f"{CLUSTER}-{call.event_id}-2", "2/10")
+    assert (wait.name, wait.chain.counter) == (f"{PLACE}-{call.event_id}-2", "2/10")
 
 
 def test_no_token_is_passed_over(

@@ -137,9 +137,9 @@ def cloudtrail_shows_no_tokens() -> None:
     """Attempt 2 uses the token of attempt 1 again: the third has to know it, or passes one over."""
     with World(Stack(), NOW, failures=1) as world:
         world.shows_tokens = False
-        world.ecs.errors = [THROTTLED] * 3
+        world.ecs.errors = [THROTTLED]
         world.begin(load_event(FARGATE))
-        while len(world.calls) < 4:
+        while len(world.calls) < 2:
             world.step()
         world.invoke(load_event(FARGATE))  # a duplicate
         world.run()
@@ -428,7 +428,7 @@ def a_replayed_attempt_at_a_permanent_failure_is_throttled() -> None:
         failures = [{"reason": "ATTRIBUTE"}]
         world.begin(changed(FARGATE, responseElements={"tasks": [], "failures": failures}))
         world.run()
-        world.ecs.errors = [THROTTLED] * 3
+        world.ecs.errors = [THROTTLED]
         replay_all(world)
         assert outcomes(world) == ["NOT_RETRYABLE", "SCHEDULED", "SCHEDULED", "LAUNCHED"]
 
@@ -445,7 +445,7 @@ def a_later_replay_is_throttled_once() -> None:
         replay_all(world)
         world.ecs.failures = 0
         world.bus.archive[1:] = []  # of the first letter alone
-        world.ecs.errors = [THROTTLED] * 3
+        world.ecs.errors = [THROTTLED]
         replay_all(world)
         assert outcomes(world)[-1] == "LAUNCHED"
 
@@ -453,7 +453,7 @@ def a_later_replay_is_throttled_once() -> None:
 def two_letters_of_a_chain_are_replayed() -> None:
     """One of attempt 1's failure, one of a due attempt: they wait under one name."""
     with World(Stack({"MaxAttempts": "2"}), NOW, binds_failures=False) as world:
-        world.ecs.errors = [THROTTLED] * 3
+        world.ecs.errors = [THROTTLED]
         world.begin(load_event(FARGATE))
         while not world.schedules():
             world.step()
@@ -485,13 +485,13 @@ def a_copy_of_an_attempts_event_comes_late() -> None:
 
 
 def takes_the_wait_of_a_copy_for_its_own(patch: pytest.MonkeyPatch) -> None:
-    def payload(call: Any, progress: Any, _: Any, settings: Any) -> str:
-        return REAL_PAYLOAD(call, progress, datetime.now(NOW.tzinfo), settings)
+    def payload(event: Any, progress: Any, _: Any) -> str:
+        return REAL_WRAP(event, progress, datetime.now(NOW.tzinfo))
 
-    patch.setattr(decision, "_payload", payload)
+    patch.setattr(decision, "wrap", payload)
 
 
-REAL_PAYLOAD = decision._payload
+REAL_WRAP = progress.wrap
 
 
 def an_attempt_is_throttled_after_a_long_wait() -> None:
@@ -501,7 +501,7 @@ def an_attempt_is_throttled_after_a_long_wait() -> None:
         world.begin(load_event(FARGATE))
         while not world.schedules():
             world.step()
-        world.ecs.errors = [THROTTLED] * 3
+        world.ecs.errors = [THROTTLED]
         world.run()
         assert outcomes(world)[-2:] == ["SCHEDULED", "LAUNCHED"]
 

@@ -8,7 +8,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from conftest import NOW, enforcing
+from conftest import DUE_NOW, NOW, enforcing
 from rehearsal import ROOT, iam, load_event
 from rehearsal.iam import as_list
 from rehearsal.template import Stack
@@ -178,7 +178,6 @@ def test_what_the_function_takes_for_its_business_the_policy_allows(
         "sqs:SendMessage",
         "lambda:InvokeFunction",
         "scheduler:DeleteSchedule",
-        "scheduler:UpdateSchedule",
         "logs:DeleteLogGroup",
         "sqs:ReceiveMessage",
         "sqs:DeleteMessage",
@@ -222,7 +221,7 @@ def test_every_call_that_the_code_makes_is_allowed(stack: Stack) -> None:
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id in clients
     }
-    assert len(calls) == 7
+    assert len(calls) == 8
     actions = {action for s in stack.policy for action in as_list(s["Action"])}
     # Beside them: what AWS does with the function's role.
     assert actions - calls == {
@@ -263,11 +262,28 @@ def test_it_may_read_who_made_a_call_in_its_account_and_region_only(stack: Stack
         assert not allowed(stack, action, f"arn:aws:{service}:eu-west-1:999999999999:{resource}")
 
 
+def test_it_may_change_its_own_pending_attempts_and_no_other_schedule(stack: Stack) -> None:
+    own = f"arn:aws:scheduler:eu-west-1:123456789012:schedule/{stack.environment['SCHEDULE_GROUP']}"
+    off = Stack({"PullForward": "false", "RecoverHiddenEnvironment": "false"})
+    only_looks_up = Stack({"PullForward": "false"})
+    for action in ("scheduler:GetSchedule", "scheduler:UpdateSchedule"):
+        assert allowed(stack, action, f"{own}/attempt")
+        assert not allowed(off, action, f"{own}/attempt")
+    assert allowed(Stack({"RecoverHiddenEnvironment": "false"}), "scheduler:ListSchedules", "*")
+    assert not allowed(off, "scheduler:ListSchedules", "*")
+    theirs = "arn:aws:scheduler:eu-west-1:123456789012:schedule/default/nightly"
+    assert not allowed(stack, "scheduler:UpdateSchedule", theirs)
+    assert not allowed(only_looks_up, "scheduler:UpdateSchedule", f"{own}/attempt")
+
+
 def test_the_function_works_under_its_policy(enforced: World) -> None:
     outcome = enforced.call_handler(load_event("launched.fargate-capacity-rule"))
     assert outcome["outcome"] == "LAUNCHED"
     outcome = enforced.call_handler(load_event("launched.second-attempt"))
     assert outcome["outcome"] == "SCHEDULED"
+    # And is pulled forward, because another one is launched.
+    enforced.call_handler(load_event("launched.fargate-capacity-scheduler") | DUE_NOW)
+    assert "after UpdateSchedule" in enforced.points
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ def test_a_service_is_known_by_its_address_as_well() -> None:
 
 
 def test_nothing_is_looked_up_where_the_stack_says_so() -> None:
-    stack = Stack({"RecoverHiddenEnvironment": "false"})
+    stack = Stack({"RecoverHiddenEnvironment": "false", "PullForward": "false"})
     with World(stack, NOW, definitions=load_definitions(RULE)) as world:
         outcome = world.call_handler(load_event(RULE))
     assert outcome["outcome"] == "NOT_REPLAYABLE"

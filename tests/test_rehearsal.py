@@ -38,7 +38,7 @@ def test_a_job_fails_three_times_and_is_then_launched(capsys: pytest.CaptureFixt
             "runtask_calls": 4,
             "attempts": 3,
             "messages": [],
-            "virtual_seconds": 599.0,
+            "virtual_seconds": 632.0,
         },
     )
     assert [entry["outcome"] for entry in timeline if "outcome" in entry] == [

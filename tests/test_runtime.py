@@ -252,7 +252,9 @@ def test_a_crash(runtime: Lambda, ecs: ScarceEcs) -> None:
     ecs.errors = [ECSException("AccessDeniedException", "no")]
     error = runtime.invoke(event(FARGATE))
     assert error["errorType"] == "AccessDeniedException"
-    assert error["errorMessage"].endswith("calling the RunTask operation: no")
+    assert error["errorMessage"].endswith(
+        "calling the RunTask operation (reached max retries: 0): no"
+    )
     assert "retry_run_task/launch.py" in "".join(error["stackTrace"])
     # The next invocation finds the same process in order.
     assert runtime.invoke(event(FARGATE))["outcome"] == "LAUNCHED"

@@ -30,6 +30,7 @@ def test_the_templates_defaults_are_read() -> None:
         backoff_cap=timedelta(seconds=900),
         retry_partial_failures=False,
         recover_hidden_environment=True,
+        pull_forward=True,
         cluster_arns=(f"{HOME}:cluster/*",),
         task_definition_arns=(f"{HOME}:task-definition/*",),
         schedule_group="retry-run-task-0dab496a1766592fb391cd9200b71b74",

@@ -12,7 +12,8 @@ from conftest import NOW
 from rehearsal import EVENT_NAMES, EVENTS, load_event
 from rehearsal.cli import main
 from rehearsal.policies import LEFT_ALONE, POLICIES, PUBLISHED
-from rehearsal.storm import Bucket, Storm
+from rehearsal.quotas import Bucket
+from rehearsal.storm import Storm
 from rehearsal.template import Stack
 from rehearsal.world import World
 
@@ -28,6 +29,8 @@ FIGURES = {
     "messages",
     "runtask_calls",
     "throttled_calls",
+    "pulled_forward",
+    "pull_forward_errors",
     "seconds_to_launch_p50",
     "seconds_to_launch_p95",
 }

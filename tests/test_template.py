@@ -34,6 +34,7 @@ MADE_BY_SAM = {
 # Every parameter that a condition asks for, with a value that is not its default.
 SWITCHES = {
     "RecoverHiddenEnvironment": "false",
+    "PullForward": "false",
     "AcceptReplaysOnDefaultBus": "true",
     "NotificationTopicArn": "arn:aws:sns:eu-west-1:123456789012:alarms",
     "NotificationEmail": "ops@example.com",

@@ -16,19 +16,21 @@ TOKEN_LIFE = timedelta(minutes=55)
 SHARED_CAP = timedelta(minutes=30)
 
 # EventBridge Scheduler fires within 60 s of the time it was given, and may refuse a past one
-# (Scheduler user guide, "Schedule types"): nothing is asked of it that is nearer than that.
+# (Scheduler user guide, "Schedule types"): no schedule is nearer than that.
 SHORTEST = timedelta(seconds=60)
 
 
-def delay(origin: str, attempt: int, base: timedelta, cap: timedelta) -> timedelta:
-    """How long attempt 2, 3, … waits: exponential, capped, spread, and never under a minute.
+def delay(name: str, step: int, base: timedelta, cap: timedelta) -> timedelta:
+    """How long an attempt waits at step 2, 3, … of the backoff: exponential, capped, and spread.
 
-    The spread is as good as random over many jobs, but the same for the same attempt: duplicates
-    compute one time (AWS Architecture Blog, "Exponential Backoff And Jitter": equal jitter).
+    The spread depends on `name`, that of the attempt. It is as good as random over many jobs, but
+    the same for the same attempt: duplicates compute one time (AWS Architecture Blog, "Exponential
+    Backoff And Jitter": equal jitter). No attempt is without it, lest a storm comes back as one:
+    the least is 1 to 2 minutes, whatever the base and the cap.
     """
     # The shortest base reaches the longest cap, a day, by the eleventh doubling.
-    longest = min(cap, base * (1 << min(attempt - 2, 11)))
-    return max(SHORTEST, longest * (0.5 + spread(f"{origin}-{attempt}") / 2))
+    longest = min(cap, base * (1 << min(step - 2, 11)))
+    return max(SHORTEST * 2, longest) * (0.5 + spread(name) / 2)
 
 
 def replay_delay(origin: str, replay_name: str) -> timedelta:

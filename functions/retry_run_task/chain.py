@@ -5,10 +5,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from retry_run_task.failed_call import EVENT_ID, read_time, write_time
 from retry_run_task.request import HIDDEN, NotExact
+from retry_run_task.settings import Settings
 
 ATTEMPT_TAG = "retry-run-task:attempt"
 ORIGIN_TAG = "retry-run-task:origin"
@@ -26,12 +27,17 @@ OUR_TAGS = (*CHAIN_TAGS, DEFINITION_TAG, TOKEN_TAG)
 # The longest budget that a stack (MaxAttempts) or a job (its tag) can have.
 MAX_BUDGET = 100
 
+# How many attempts of a chain can be pulled forward at no cost: it ends all the same.
+MAX_FREE = 100
+
 # What an SDK fills in as the client token of a call, where its caller gives none (version 4).
 _RANDOM_UUID = re.compile(
     "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
 )
 
 _NUMBER = re.compile("[1-9][0-9]{0,5}")
+# This attempt, the budget's end, and how many were pulled forward if any were: `5/12 2`.
+_COUNTER = re.compile("([1-9][0-9]{0,5})/([1-9][0-9]{0,5})(?: ([1-9][0-9]{0,2}))?")
 
 # The request's tags, as RunTask takes them: `key` and `value`, both optional.
 Tags = Sequence[Mapping[str, str]]
@@ -42,7 +48,8 @@ class Chain:
     """Where a job stands: attempt `attempt` of at most `end`. The origin itself is attempt 0.
 
     `since` is when the first call failed, and `replayed` for when the first attempt of the last
-    replay was scheduled. `attempt` is None where the counter cannot be read.
+    replay was scheduled. `attempt` is None where the counter cannot be read. `forwarded` is how
+    many of the attempts were made sooner, because another job of their pool was launched.
     """
 
     origin: str
@@ -50,6 +57,7 @@ class Chain:
     attempt: int | None
     end: int
     replayed: datetime | None = None
+    forwarded: int = 0
 
     @property
     def counter(self) -> str:
@@ -62,6 +70,11 @@ class Chain:
         return self.attempt or 0
 
     @property
+    def step(self) -> int:
+        """Of the backoff, for the next attempt: those that were pulled forward do not count."""
+        return self.made + 1 - self.forwarded
+
+    @property
     def aged_from(self) -> datetime:
         """From when on its age counts."""
         return self.replayed or self.since
@@ -69,13 +82,20 @@ class Chain:
     @property
     def tags(self) -> list[dict[str, str]]:
         """What the next failure of this chain must know, as tags of the request."""
+        counter = f"{self.counter} {self.forwarded}" if self.forwarded else self.counter
         times = (self.since, self.replayed) if self.replayed else (self.since,)
-        values = (self.counter, self.origin, " ".join(map(write_time, times)))
+        values = (counter, self.origin, " ".join(map(write_time, times)))
         return [{"key": k, "value": v} for k, v in zip(CHAIN_TAGS, values, strict=True)]
 
     def one_further(self) -> Self:
         """The chain at its next attempt."""
         return replace(self, attempt=self.made + 1)
+
+    def pulled_forward(self) -> Self:
+        """The chain with its next attempt pulled forward: it takes nothing of the budget."""
+        if self.forwarded >= MAX_FREE:
+            return self
+        return replace(self, end=self.end + 1, forwarded=self.forwarded + 1)
 
     def one_back(self) -> Self:
         """The chain without the attempt that it is at: that one could not be made."""
@@ -114,9 +134,12 @@ def chain_in(tags: Tags, client_token: object) -> Chain | None:
     attempt, origin, since = (tag_value(tags, key) for key in CHAIN_TAGS)
     if attempt is None and origin is None and since is None:
         return None
-    counter = re.fullmatch("([1-9][0-9]{0,5})/([1-9][0-9]{0,5})", attempt or "")
+    counter = _COUNTER.fullmatch(attempt or "")
     if counter is None or int(counter[2]) - int(counter[1]) >= MAX_BUDGET:
         raise NotExact(f"tags[{ATTEMPT_TAG}]", "is not a counter like 3/10")
+    forwarded = int(counter[3] or 0)
+    if forwarded >= int(counter[1]) or forwarded > MAX_FREE:  # attempt 1 never is
+        raise NotExact(f"tags[{ATTEMPT_TAG}]", "counts too many attempts that were pulled forward")
     if not EVENT_ID.fullmatch(origin or ""):
         raise NotExact(f"tags[{ORIGIN_TAG}]", "is not an event's identifier")
     if (
@@ -129,7 +152,7 @@ def chain_in(tags: Tags, client_token: object) -> Chain | None:
     moment, replayed = read_time(first), read_time(second)
     if moment is None or bool(space) != bool(replayed):
         raise NotExact(f"tags[{SINCE_TAG}]", "is not a time like 2026-11-23T00:00:04Z, or two")
-    return Chain(origin or "", moment, int(counter[1]), int(counter[2]), replayed)
+    return Chain(origin or "", moment, int(counter[1]), int(counter[2]), replayed, forwarded)
 
 
 def client_token(chain: Chain, last: object, *, unspent: bool) -> str:
@@ -162,15 +185,34 @@ def token_tags(chain: Chain, token: str) -> list[dict[str, str]]:
     return [] if is_shown else [{"key": TOKEN_TAG, "value": token}]
 
 
-def schedule_name(chain: Chain, cluster: str, replay_name: str | None) -> str:
-    """The name of the schedule of the attempt that the chain is at; at most 54 characters.
+def pool_of(parameters: Mapping[str, Any], settings: Settings) -> str:
+    """The capacity that a call draws on, in eight hex digits.
+
+    That is its cluster with its launch type, or with its capacity providers: Fargate is both. What
+    names neither takes what the cluster has, and is a pool of its own.
+    """
+    cluster = settings.arn("cluster", str(parameters.get("cluster") or "default"))
+    strategy = parameters.get("capacityProviderStrategy")
+    items = strategy if isinstance(strategy, list) else []
+    providers = sorted(str(i.get("capacityProvider")) for i in items if isinstance(i, dict))
+    return _short(" ".join([cluster, *(providers or [str(parameters.get("launchType") or "")])]))
+
+
+def schedule_name(chain: Chain, pool: str, replay_name: str | None) -> str:
+    """The name of the schedule of the attempt that the chain is at; at most 58 characters.
 
     Duplicates of one event have one name, and so have two letters of one chain in one replay. The
-    cluster's ARN is in it, because client tokens are a cluster's own (ECS_Idempotency): a caller
-    may use one for calls to several.
+    cluster is in it, with the pool, because client tokens are a cluster's own (ECS_Idempotency): a
+    caller may use one for calls to several. The three digits after it divide the pool evenly,
+    whatever the origins are.
     """
     which = chain.attempt if replay_name is None else _short(replay_name)
-    return f"{_short(cluster)}-{chain.origin}-{which}"
+    return f"{pool}-{_short(chain.origin)[:3]}-{chain.origin}-{which}"
+
+
+def is_replays(name: str) -> bool:
+    """Is it the schedule of a replay? Those end in eight hex digits, others in an attempt."""
+    return _NUMBER.fullmatch(name.rpartition("-")[2]) is None
 
 
 def _short(text: str) -> str:

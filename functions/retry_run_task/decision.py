@@ -1,6 +1,5 @@
 """Decide: what is to be done about a failed call. Pure: no client, no environment, no clock."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,6 +19,7 @@ from retry_run_task.chain import (
     chain_in,
     client_token,
     origin_of,
+    pool_of,
     schedule_name,
     token_in,
     token_tags,
@@ -139,6 +139,8 @@ def _next_attempt(
     budget = chain.end
     try:
         chain = _chain_of(call, caller, tags, chain)
+        if progress.forwarded:
+            chain = chain.pulled_forward()
         due = _due(progress, chain, settings, now)
         if progress.replay_name is not None:
             # A person asked for it: the whole budget again, from where the counter stands. All
@@ -155,10 +157,11 @@ def _next_attempt(
             # replay's letters, one alone makes the schedule.
             is_replay = progress.replay_name is not None
             earliest = due if is_replay else min(due, call.event_time + (due - now))
-            payload = _payload(call, progress, earliest, settings)
+            event = write_failed_call(call, settings.account, settings.region)
+            payload = wrap(event, progress, earliest)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:
-                cluster = settings.arn("cluster", str(call.parameters.get("cluster") or "default"))
-                name = schedule_name(further, cluster, progress.replay_name)
+                pool = pool_of(call.parameters, settings)
+                name = schedule_name(further, pool, progress.replay_name)
                 return Wait(further, name, due, payload)
         hidden = settings.recover_hidden_environment
         asked = exact_request(call.parameters, run_task, hidden=hidden)
@@ -242,16 +245,9 @@ def _due(progress: Progress, chain: Chain, settings: Settings, now: datetime) ->
     else:
         is_shared = progress.first_use is not None
         cap = min(settings.backoff_cap, SHARED_CAP) if is_shared else settings.backoff_cap
-        wait = delay(chain.origin, chain.made + 1, settings.backoff_base, cap)
+        name = f"{chain.origin}-{chain.made + 1}"
+        wait = delay(name, chain.step, settings.backoff_base, cap)
     return (now + wait + timedelta(seconds=1, microseconds=-1)).replace(microsecond=0)
-
-
-def _payload(call: FailedCall, progress: Progress, due: datetime, settings: Settings) -> str:
-    event = wrap(write_failed_call(call, settings.account, settings.region), progress, due)
-    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-    # Scheduler fills in <aws.scheduler.scheduled-time> and the like wherever it finds them in an
-    # input (Scheduler user guide, "Context attributes"): a request must come back as it was.
-    return text.replace("<", "\\u003c")
 
 
 def _end(
@@ -281,8 +277,10 @@ def _end(
         return Stop(chain, Outcome.NOT_RETRYABLE, "A retry does not help against the reasons.")
     unknown = "" if progress.first_use is None else f" {MAY_RUN}"
     if chain.made >= chain.end:
-        attempts = "1 attempt" if chain.end == 1 else f"{chain.end} attempts"
-        detail = f"The budget of {attempts} is used up.{unknown}"
+        budget = chain.end - chain.forwarded
+        attempts = "1 attempt" if budget == 1 else f"{budget} attempts"
+        free = f" {chain.forwarded} more were pulled forward." if chain.forwarded else ""
+        detail = f"The budget of {attempts} is used up.{free}{unknown}"
         return Stop(chain, Outcome.EXHAUSTED, detail)
     if progress.first_use is not None and due - progress.first_use > TOKEN_LIFE:
         detail = (

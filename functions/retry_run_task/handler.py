@@ -2,6 +2,7 @@
 
 import logging
 import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,15 +13,18 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.exceptions import ClientError
 
+from retry_run_task import forward as forwarding
 from retry_run_task import launch as launching
 from retry_run_task import recover as recovering
 from retry_run_task import wait as waiting
 from retry_run_task.caller import Caller, caller_of, job_of, started_by_of
-from retry_run_task.chain import Chain
+from retry_run_task.chain import Chain, pool_of
 from retry_run_task.decision import Decision, Launch, Stop, Wait, decide, give_up
 from retry_run_task.failed_call import FailedCall, read_failed_call, write_time
 from retry_run_task.follow import Token, follow, later, unseen
+from retry_run_task.forward import pull_forward
 from retry_run_task.launch import Failed, Launched, Spent, Unknown, Unseen, launch
 from retry_run_task.outcome import Outcome
 from retry_run_task.progress import Progress, unwrap
@@ -85,6 +89,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     end = retry(call, progress, settings, context.get_remaining_time_in_millis)
     outcome = describe(call, caller_of(call, settings), end, datetime.now(UTC))
     report(outcome, end, context.function_name)
+    if settings.pull_forward and progress.due is not None and end.outcome is Outcome.LAUNCHED:
+        pull_others_forward(call, end.chain, settings, context)
     return outcome
 
 
@@ -222,6 +228,32 @@ def report(outcome: dict[str, Any], end: End, function_name: str) -> None:
     metrics.flush_metrics()
 
 
+def pull_others_forward(
+    call: FailedCall, launched: Chain, settings: Settings, context: LambdaContext
+) -> None:
+    """What others wait for is there. The launch stands, whatever comes of this."""
+    forwarded, pool = 0, pool_of(call.parameters, settings)
+    time_left = context.get_remaining_time_in_millis
+    metrics.add_dimension("FunctionName", context.function_name)
+    try:
+        for _ in pull_forward(forward_client(), launched, pool, settings, time_left):
+            forwarded += 1
+    except Exception as error:  # noqa: BLE001 - counted: it must not undo the launch
+        # Without the error's own words, which may quote a job's request.
+        where = traceback.format_tb(error.__traceback__)
+        logger.warning("pull forward", extra={"error": name_of(error), "where": where})
+        metrics.add_metric("PullForwardErrors", MetricUnit.Count, 1)
+    metrics.add_metric("PulledForward", MetricUnit.Count, forwarded)
+    metrics.flush_metrics()
+
+
+def name_of(error: Exception) -> str:
+    """The error's code at AWS, or its type."""
+    if isinstance(error, ClientError):
+        return f"{error.operation_name}: {error.response['Error']['Code']}"
+    return type(error).__name__
+
+
 def run_task_shape() -> "StructureShape":
     """RunTask's input in the model of the botocore that sends it."""
     model = ecs_client().meta.service_model.operation_model("RunTask")
@@ -236,6 +268,11 @@ def ecs_client() -> "ECSClient":
 @cache
 def events_client() -> "EventBridgeClient":
     return boto3.client("events", config=recovering.CLIENT_CONFIG)
+
+
+@cache
+def forward_client() -> "EventBridgeSchedulerClient":
+    return boto3.client("scheduler", config=forwarding.CLIENT_CONFIG)
 
 
 @cache

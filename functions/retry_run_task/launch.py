@@ -14,10 +14,10 @@ from retry_run_task.transient import transient
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
 
-# Three tries of 3 + 12 s and the waits between them (at most 1 + 2 s): RunTask answers within a few
-# seconds. A try that timed out after it took effect is safe to repeat, by its client token.
+# One try of 3 + 12 s: RunTask answers within a few seconds. In a storm, the SDK's own tries would
+# multiply the calls that ECS throttles; the next attempt, a minute or more later, is spread.
 CLIENT_CONFIG = Config(
-    connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 3}
+    connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 1}
 )
 
 # CloudTrail omits an answer above 100 KB from its record (CloudTrail user guide, "Record contents",

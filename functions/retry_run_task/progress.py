@@ -28,8 +28,8 @@ class Progress:
     be. `taken_on`: the stack has dealt with the job before. `begun`: attempts were made after the
     call that no event tells of, and its parameters are those of the last one. `unspent`: the next
     attempt uses the last one's client token. `first_use`: where something may have used the next
-    attempt's token already, the earliest moment of it. `replay_name`: an operator replays the call
-    from an archive.
+    attempt's token already, the earliest moment of it. `forwarded`: the attempt was pulled forward.
+    `replay_name`: an operator replays the call from an archive.
     """
 
     due: datetime | None = None
@@ -37,6 +37,7 @@ class Progress:
     begun: bool = False
     unspent: bool = False
     first_use: datetime | None = None
+    forwarded: bool = False
     replay_name: str | None = None
 
 
@@ -77,12 +78,13 @@ def unwrap(payload: object) -> tuple[Mapping[str, Any], Progress]:
         unspent=is_due and _flag(event, "unspent"),
         # A person who replays a letter has seen to it that the job does not run.
         first_use=_time(event, "firstUse", absent=True) if is_live else None,
+        forwarded=is_live and _flag(event, "forwarded", absent=False),
         replay_name=None if replay_name is None else str(replay_name),
     )
 
 
-def wrap(event: Mapping[str, Any], progress: Progress, due: datetime) -> dict[str, Any]:
-    """The inverse of `unwrap` for an attempt that is due then: the function's payload."""
+def wrap(event: Mapping[str, Any], progress: Progress, due: datetime) -> str:
+    """The inverse of `unwrap` for an attempt that is due then: the function's payload, as JSON."""
     member = {
         "at": write_time(due),
         "begun": progress.begun,
@@ -92,7 +94,25 @@ def wrap(event: Mapping[str, Any], progress: Progress, due: datetime) -> dict[st
     payload = {DUE: member, **event}
     if progress.replay_name is not None:
         payload["replay-name"] = progress.replay_name
-    return payload
+    return _written(payload)
+
+
+def moved_forward(payload: str, due: datetime) -> str:
+    """The payload of a pending attempt that is due sooner: then.
+
+    A copy of the attempt may have been due sooner still: its time stays (see follow.py).
+    """
+    event = json.loads(payload)
+    at = _time(event, "at") or due
+    member = {"at": write_time(min(at, due)), "forwarded": True}
+    return _written({**event, DUE: {**event[DUE], **member}})
+
+
+def _written(payload: Mapping[str, Any]) -> str:
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    # Scheduler fills in <aws.scheduler.scheduled-time> and the like wherever it finds them in an
+    # input (Scheduler user guide, "Context attributes"): a request must come back as it was.
+    return text.replace("<", "\\u003c")
 
 
 def _inside_of_request(request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -46,6 +46,7 @@ class Settings:
     backoff_cap: timedelta
     retry_partial_failures: bool
     recover_hidden_environment: bool
+    pull_forward: bool
     cluster_arns: tuple[str, ...]
     task_definition_arns: tuple[str, ...]
     schedule_group: str
@@ -89,6 +90,7 @@ class Settings:
             backoff_cap=timedelta(seconds=_number(environ, "BACKOFF_CAP_SECONDS", 60, 86400)),
             retry_partial_failures=_flag(environ, "RETRY_PARTIAL_FAILURES"),
             recover_hidden_environment=_flag(environ, "RECOVER_HIDDEN_ENVIRONMENT"),
+            pull_forward=_flag(environ, "PULL_FORWARD"),
             cluster_arns=_patterns(environ, "CLUSTER_ARNS"),
             task_definition_arns=_patterns(environ, "TASK_DEFINITION_ARNS"),
             schedule_group=_text(environ, "SCHEDULE_GROUP"),

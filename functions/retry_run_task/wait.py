@@ -1,17 +1,19 @@
 """Act: one schedule that invokes the function again when the next attempt is due."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from botocore.config import Config
 
 from retry_run_task.decision import Wait
+from retry_run_task.failed_call import write_time
 from retry_run_task.outcome import Outcome
 from retry_run_task.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
-# Two tries of 3 + 7 s and the wait between them (at most 1 s): with RunTask's 48 s before them, all
+# Two tries of 3 + 7 s and the wait between them (at most 1 s): with RunTask's 15 s before them, all
 # end within the function's timeout of 180 s.
 CLIENT_CONFIG = Config(
     connect_timeout=3, read_timeout=7, retries={"mode": "standard", "total_max_attempts": 2}
@@ -26,12 +28,11 @@ def schedule(
     A schedule of the same name is that of a duplicate of this invocation. Raises botocore's
     ClientError for whatever Scheduler rejects.
     """
-    until = wait.until.strftime("%Y-%m-%dT%H:%M:%S")
     try:
         scheduler.create_schedule(
             Name=wait.name,
             GroupName=settings.schedule_group,
-            ScheduleExpression=f"at({until})",
+            ScheduleExpression=expression(wait.until),
             ScheduleExpressionTimezone="UTC",
             FlexibleTimeWindow={"Mode": "OFF"},
             ActionAfterCompletion="DELETE",
@@ -47,4 +48,9 @@ def schedule(
         )
     except scheduler.exceptions.ConflictException:
         return Outcome.ALREADY_SCHEDULED, "A duplicate is pending already."
-    return Outcome.SCHEDULED, f"Pending until {until}Z."
+    return Outcome.SCHEDULED, f"Pending until {write_time(wait.until)}."
+
+
+def expression(moment: datetime) -> str:
+    """The schedule expression for one time, in UTC."""
+    return f"at({moment:%Y-%m-%dT%H:%M:%S})"

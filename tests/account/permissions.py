@@ -16,11 +16,12 @@ SCHEDULER = "scheduler.amazonaws.com"
 
 
 def of_function(simulation: Simulation, settings: Settings, role: str) -> Iterator[Finding]:
-    """What the function needs for any job: to wait, and to look up."""
+    """What the function needs for any job: to wait, to look up, and to pull others forward."""
     region = f"{settings.partition}:{{}}:{settings.region}:{settings.account}"
     schedules = f"arn:{region.format('scheduler')}:schedule"
+    attempt = f"{schedules}/{settings.schedule_group}/attempt"
     needs: list[tuple[str, str, Context]] = [
-        ("scheduler:CreateSchedule", f"{schedules}/{settings.schedule_group}/attempt", {}),
+        ("scheduler:CreateSchedule", attempt, {}),
         ("iam:PassRole", settings.scheduler_role_arn, {"iam:PassedToService": SCHEDULER}),
     ]
     if settings.recover_hidden_environment:
@@ -31,7 +32,13 @@ def of_function(simulation: Simulation, settings: Settings, role: str) -> Iterat
             ("scheduler:ListSchedules", "*", {}),
             ("scheduler:GetSchedule", f"{schedules}/default/name", {}),
         ]
-    found = [
+    if settings.pull_forward:
+        needs += [
+            ("scheduler:ListSchedules", "*", {}),
+            ("scheduler:GetSchedule", attempt, {}),
+            ("scheduler:UpdateSchedule", attempt, {}),
+        ]
+    found = dict.fromkeys(
         finding
         for action, resource, context in needs
         for finding in _unless_allowed(
@@ -40,8 +47,8 @@ def of_function(simulation: Simulation, settings: Settings, role: str) -> Iterat
             f"The function's role is not allowed {action}",
             "deploy the stack again",
         )
-    ]
-    yield from found or [ok("policy", "It allows the function to wait, and to look up.")]
+    )
+    yield from found or [ok("policy", "It allows what the function needs for any job.")]
 
 
 def of_retry(

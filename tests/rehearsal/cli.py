@@ -133,8 +133,9 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     for name in NOT_WITH_STORM if options.storm else ():
         if getattr(options, name):
             parser.error(f"--{name.replace('_', '-')} does not go with --storm")
-    if options.policy and not options.storm:
-        parser.error("--policy goes with --storm only")
+    for name in ("policy", "trickle"):
+        if getattr(options, name) and not options.storm:
+            parser.error(f"--{name} goes with --storm only")
     names = [name for name, _ in options.parameter]
     if twice := {name for name in names if names.count(name) > 1}:
         parser.error(f"--parameter {min(twice)} is given twice")
@@ -170,6 +171,12 @@ def _parser() -> Parser:
         type=positive,
         metavar="N",
         help="N jobs fail within a minute, under ECS's documented rates (--outage: default 25m)",
+    )
+    parser.add_argument(
+        "--trickle",
+        type=positive,
+        metavar="R",
+        help="with --storm: capacity comes back for R tasks a minute, and not for all at once",
     )
     parser.add_argument(
         "--policy",

@@ -157,9 +157,15 @@ def storm(
     policies = POLICIES if options.policy == "all" else (options.policy or OURS,)
 
     def played(policy: str, outage: timedelta) -> Storm:
-        jobs, reason = options.storm, options.reason
         return Storm(
-            event, stack, jobs, outage, policy, definitions=definitions, reason=reason
+            event,
+            stack,
+            options.storm,
+            outage,
+            policy,
+            definitions=definitions,
+            reason=options.reason,
+            trickle=options.trickle,
         ).run()
 
     storms = {policy: played(policy, outage) for policy in policies}

@@ -61,8 +61,10 @@ PUBLISHED = {
     ),
 }
 OURS = "retry-run-task"
+BEFORE = "without-pull-forward"  # this stack with PullForward=false
+OWN = (OURS, BEFORE)
 SEED_IDEA = "seed-idea"
-POLICIES = (OURS, SEED_IDEA, *PUBLISHED)
+POLICIES = (*OWN, SEED_IDEA, *PUBLISHED)
 
 USUAL_OUTAGE = timedelta(minutes=25)
 # With all policies, how many jobs are launched is shown for these outages as well.

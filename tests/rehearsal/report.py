@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rehearsal.lost_jobs import Message
-from rehearsal.policies import OURS, PUBLISHED, SEED_IDEA
+from rehearsal.policies import BEFORE, OURS, PUBLISHED, SEED_IDEA
 from rehearsal.show import MARK, can_show, elapsed, figure, line, number, plot, table, width
 from rehearsal.storm import Storm
 
@@ -93,12 +93,10 @@ def settings_of(storms: Mapping[str, Storm]) -> str:
     base, cap = (
         int(wait.total_seconds()) for wait in (settings.backoff_base, settings.backoff_cap)
     )
+    waits = f"{base} s, doubled up to {cap} s"
     own = {
-        OURS: (
-            str(settings.max_attempts),
-            f"{base} s, doubled up to {cap} s",
-            "the stack's parameters",
-        ),
+        OURS: (str(settings.max_attempts), f"{waits}, or sooner", "the stack's parameters"),
+        BEFORE: (str(settings.max_attempts), waits, "PullForward=false"),
         SEED_IDEA: ("no limit", "none", "what this project began with"),
     }
     theirs = {name: (str(p.attempts), p.shown, p.source) for name, p in PUBLISHED.items()}

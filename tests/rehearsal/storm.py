@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+from botocore.exceptions import ClientError
 
 from rehearsal.bus import OutcomeBus, result_of
 from rehearsal.lost_jobs import LostJobs, Message
 from rehearsal.pattern import matches
-from rehearsal.policies import CAPACITY, LEFT_ALONE, OURS, PUBLISHED, SEED_IDEA
+from rehearsal.policies import CAPACITY, LEFT_ALONE, OURS, OWN, PUBLISHED, SEED_IDEA
+from rehearsal.quotas import Bucket, Scheduler
 from rehearsal.records import moment_of
 from rehearsal.template import Stack
 from rehearsal.world import (
@@ -36,7 +39,7 @@ from rehearsal.world import (
 from retry_run_task import handler as function
 from retry_run_task.backoff import spread
 from retry_run_task.caller import Caller, caller_of
-from retry_run_task.chain import ORIGIN_TAG, OUR_TAGS
+from retry_run_task.chain import ORIGIN_TAG, OUR_TAGS, Chain, pool_of
 from retry_run_task.decision import Launch, Stop, Wait, decide, give_up
 from retry_run_task.failed_call import (
     FailedCall,
@@ -45,48 +48,33 @@ from retry_run_task.failed_call import (
     write_failed_call,
 )
 from retry_run_task.follow import Token, follow
+from retry_run_task.forward import pull_forward
 from retry_run_task.launch import CLIENT_CONFIG
 from retry_run_task.progress import Progress, unwrap
 from retry_run_task.proof import Proof
 from retry_run_task.recover import recover
 from retry_run_task.request import NotExact, exact_request
 from retry_run_task.settings import Settings
+from retry_run_task.wait import schedule
 
 # CloudTrail and Scheduler deliver at least once: this share of their deliveries comes twice.
 TWICE = 0.01
-SDK_TRIES: int = vars(CLIENT_CONFIG)["retries"]["total_max_attempts"]
+# How often the client of the function tries a call, and that of everybody else (botocore, standard
+# mode, `max_attempts`).
+OWN_TRIES: int = vars(CLIENT_CONFIG)["retries"]["total_max_attempts"]
+SDK_TRIES = 3
 MINUTE = timedelta(minutes=1)
+# When a schedule that was throttled is created again: the SDK's own second try, and Lambda's.
+WAIT_RETRIES = (timedelta(seconds=1), *LAMBDA_RETRIES)
 NO_PROGRESS = Progress()
 
-# What became of a RunTask call. SPENT: its token is bound to a failure of another request.
-Answer = Literal["LAUNCHED", "FAILED", "THROTTLED", "SPENT"]
+# What became of a RunTask call. SPENT: its token is bound to a failure of another request. TAKEN:
+# to a launch of another.
+Answer = Literal["LAUNCHED", "FAILED", "THROTTLED", "SPENT", "TAKEN"]
 Answered = Callable[[Answer], None]
 
 # Tokens and origins begin with one.
 UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-
-@dataclass
-class Bucket:
-    """A token bucket: `rate` a second, at most `burst` at once."""
-
-    rate: float
-    burst: float
-    level: float = field(init=False)
-    filled: datetime | None = None
-
-    def __post_init__(self) -> None:
-        self.level = self.burst
-
-    def take(self, now: datetime) -> bool:
-        if self.filled is not None:
-            gained = (now - self.filled).total_seconds() * self.rate
-            self.level = min(self.burst, self.level + gained)
-        self.filled = now
-        if self.level < 1:
-            return False
-        self.level -= 1
-        return True
 
 
 @dataclass
@@ -112,6 +100,7 @@ class Storm:
     """`count` jobs make the call of `event` within a minute from its time on, under one policy.
 
     `definitions` are the rules and schedules of the account, `reason` that of the failures.
+    Capacity comes back at once, or for `trickle` tasks a minute; what is not used is kept.
     """
 
     def __init__(
@@ -124,19 +113,23 @@ class Storm:
         *,
         definitions: Mapping[str, Any] | None = None,
         reason: str = CAPACITY,
+        trickle: int | None = None,
     ) -> None:
-        self.stack, self.policy, self.reason = stack, policy, reason
+        self.stack, self.policy, self.reason, self.trickle = stack, policy, reason, trickle
         self.definitions = definitions or {}
-        self.settings = Settings.read(stack.environment, stack.function_arn)
+        settings = Settings.read(stack.environment, stack.function_arn)
+        self.settings = replace(settings, pull_forward=settings.pull_forward and policy == OURS)
         self.start = self.now = moment_of(event)
         self.outage_ends = self.start + outage
-        self.runtask_calls = self.throttled_calls = 0
+        self.runtask_calls = self.throttled_calls = self.placed = 0
+        self.pulled_forward = self.pull_forward_errors = 0
         # ECS: 40 calls a second that change a cluster's tasks, 100 at once; Fargate: 20 RunTask
         # calls a second (ECS and Fargate throttling quotas; aws-facts, section 6).
         self.buckets = (Bucket(40, 100), Bucket(20, 20))
         # What was answered under a token is answered again; failures bind theirs as well.
         self.tokens: dict[str, tuple[Mapping[str, Any], Answer]] = {}
-        self.schedules: set[str] = set()
+        self._scheduler = Scheduler(lambda: self.now, self._wait_for)
+        self._waiting: dict[str, Job] = {}
         self._recovered: dict[tuple[str, object], Proof | NotExact] = {}
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = self._events = 0
@@ -151,7 +144,7 @@ class Storm:
 
     def run(self) -> "Storm":
         """To the end, when nothing is due any more."""
-        with World(self.stack, self.start, definitions=self.definitions):
+        with World(self.stack, self.start, definitions=self.definitions) as self._world:
             self._run_task = function.run_task_shape()
             letters = LostJobs(self.stack, self._at, lambda: self.now, self._arrived)
             self._bus = OutcomeBus(lambda _: None, letters.send)
@@ -187,6 +180,8 @@ class Storm:
             "messages": [message.subject for _, message in self.messages],
             "runtask_calls": self.runtask_calls,
             "throttled_calls": self.throttled_calls,
+            "pulled_forward": self.pulled_forward,
+            "pull_forward_errors": self.pull_forward_errors,
             "seconds_to_launch_p50": round(statistics.median(seconds), 1) if seconds else None,
             "seconds_to_launch_p95": (
                 round(seconds[min(len(seconds) - 1, int(len(seconds) * 0.95))], 1)
@@ -215,21 +210,27 @@ class Storm:
         elif not self._is_seen:
             job.end("UNMATCHED", job.failed_at)
         else:
-            event = self._event
-            for name in self._names if n else ():
-                event = event.replace(name, f"{name[:24]}{n:012}")
+            event = self.event_of(n)
             try:
-                unwrapped, progress = unwrap(json.loads(event))
+                unwrapped, progress = unwrap(event)
                 call = read_failed_call(unwrapped, self.stack.account, self.stack.region)
             except NotAFailedCall as problem:
                 job.end("FAILED", job.failed_at)
-                if self.policy == OURS:
-                    self._cannot_be_read(job, json.loads(event), problem)
+                if self.policy in OWN:
+                    self._cannot_be_read(job, event, problem)
             else:
                 call = replace(call, event_time=call.event_time + later)
-                if self.policy == OURS or self._can_be_sent(call.parameters):
+                if self.policy in OWN or self._can_be_sent(call.parameters):
                     self._publish(job, call, job.failed_at, progress)
         return job
+
+    def event_of(self, n: int) -> dict[str, Any]:
+        """The event of job `n`, whose call and chain have names of their own."""
+        text = self._event
+        for name in self._names if n else ():
+            text = text.replace(name, f"{name[:24]}{n:012}")
+        event: dict[str, Any] = json.loads(text)
+        return event
 
     def _can_be_sent(self, parameters: Mapping[str, Any]) -> bool:
         """Does botocore send the request? If not, it raises, Lambda gives up, and nobody knows."""
@@ -263,16 +264,10 @@ class Storm:
                 else:
                     request = {**request, "tags": [*request["tags"], recovered.tag]}
         if isinstance(decision, Launch):
-            self._ask(job, request, partial(self._answered, job, call, progress, request))
+            answered = partial(self._answered, job, call, progress, request, decision.chain)
+            self._ask(job, request, answered)
         elif isinstance(decision, Wait):
-            if decision.name not in self.schedules:
-                self.schedules.add(decision.name)
-                due = replace(progress, due=decision.until, taken_on=True)
-                self._at_least_once(
-                    decision.until + SCHEDULER_LATENCY,
-                    decision.name,
-                    lambda: self._fire(decision.name, job, call, due),
-                )
+            self._wait(job, decision, call)
         elif decision.outcome.is_dead_letter or decision.outcome in LEFT_ALONE:
             job.end(decision.outcome, self.now)
             self._report(call, caller, decision)
@@ -281,8 +276,10 @@ class Storm:
         """The outcome goes to the bus, as Lambda sends it."""
         end = function.End(stop.chain, stop.outcome, (), stop.detail)
         outcome = function.describe(call, caller, end, self.now)
-        event = write_failed_call(call, self.settings.account, self.settings.region)
-        self._put("Success", "Success", event, outcome)
+        self._put("Success", "Success", self._written(call), outcome)
+
+    def _written(self, call: FailedCall) -> dict[str, Any]:
+        return write_failed_call(call, self.settings.account, self.settings.region)
 
     def _cannot_be_read(self, job: Job, event: dict[str, Any], problem: NotAFailedCall) -> None:
         """Lambda gives up on it after its tries."""
@@ -317,9 +314,48 @@ class Storm:
                 self._recovered[key] = problem
         return self._recovered[key]
 
-    def _fire(self, name: str, job: Job, call: FailedCall, due: Progress) -> None:
-        self.schedules.discard(name)
-        self._decide(job, call, due)
+    def _wait(
+        self, job: Job, wait: Wait, call: FailedCall, retries: tuple[timedelta, ...] = WAIT_RETRIES
+    ) -> None:
+        """The handler's own schedule."""
+        self._waiting.setdefault(wait.name, job)
+        try:
+            schedule(cast("Any", self._scheduler), wait, self.settings)
+        except ClientError as error:  # Scheduler throttles as well
+            if retries:
+                later = partial(self._wait, job, wait, call, retries[1:])
+                self._at(self.now + retries[0], later)
+            else:
+                job.end("FAILED", self.now)
+                answer = {"errorType": "ClientError", "errorMessage": str(error)}
+                self._put("Failure", "RetriesExhausted", self._written(call), answer)
+
+    def _wait_for(self, name: str, due: datetime, version: int) -> None:
+        """A schedule was created or updated."""
+        self._at(due + SCHEDULER_LATENCY, lambda: self._fire(name, version))
+
+    def _fire(self, name: str, version: int) -> None:
+        payload = self._scheduler.fire(name, version)
+        if payload is None:
+            return
+        job = self._waiting.pop(name)
+
+        def due() -> None:
+            event, progress = unwrap(json.loads(payload))
+            call = read_failed_call(event, self.stack.account, self.stack.region)
+            self._decide(job, call, progress)
+
+        self._at_least_once(self.now, name, due)
+
+    def _pull_others_forward(self, call: FailedCall, launched: Chain) -> None:
+        """The handler's own code, but for what it logs and counts."""
+        self._world.wait(self.now - self._world.now)
+        scheduler, pool = cast("Any", self._scheduler), pool_of(call.parameters, self.settings)
+        try:
+            for _ in pull_forward(scheduler, launched, pool, self.settings, lambda: 10**6):
+                self.pulled_forward += 1
+        except ClientError:
+            self.pull_forward_errors += 1
 
     def _answered(
         self,
@@ -327,9 +363,13 @@ class Storm:
         call: FailedCall,
         progress: Progress,
         request: Mapping[str, Any],
+        chain: Chain,
         answer: Answer,
     ) -> None:
-        if answer in ("THROTTLED", "SPENT"):  # no event will continue the chain
+        is_pulling = self.settings.pull_forward and progress.due is not None
+        if answer == "LAUNCHED" and is_pulling:
+            self._pull_others_forward(call, chain)
+        elif answer in ("THROTTLED", "SPENT"):  # no event will continue the chain
             token = Token.TAKEN if answer == "SPENT" else Token.SENT
             self._decide(job, *follow(call, progress, request, token))
         elif answer == "FAILED":
@@ -379,7 +419,7 @@ class Storm:
         self.runtask_calls += 1
         if not all(bucket.take(self.now) for bucket in self.buckets):
             self.throttled_calls += 1
-            if tries == SDK_TRIES:
+            if tries == (OWN_TRIES if self.policy in OWN else SDK_TRIES):
                 answered("THROTTLED")
                 return
             # botocore, standard mode: a random part of 1, 2, 4, … s.
@@ -388,12 +428,21 @@ class Storm:
             return
         token = request["clientToken"] if request else f"random-{self.runtask_calls}"
         if token not in self.tokens:
-            launched = self.now >= self.outage_ends
+            launched = self._has_capacity()
             if launched:
+                self.placed += 1
                 job.launches.append(self.now)
             self.tokens[token] = request or {}, "LAUNCHED" if launched else "FAILED"
         before, answer = self.tokens[token]
-        answered("SPENT" if answer == "FAILED" and request and before != request else answer)
+        if request and before != request:
+            answer = "SPENT" if answer == "FAILED" else "TAKEN"
+        answered(answer)
+
+    def _has_capacity(self) -> bool:
+        since = self.now - self.outage_ends
+        if self.trickle is None or since < timedelta():
+            return since >= timedelta()
+        return self.placed <= since / MINUTE * self.trickle
 
     def _at(self, moment: datetime, action: Callable[[], None]) -> None:
         self._counter += 1

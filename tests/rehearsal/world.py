@@ -19,7 +19,12 @@ import boto3
 import time_machine
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.awsrequest import AWSPreparedRequest
-from botocore.exceptions import ClientError, EndpointConnectionError, ParamValidationError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    ParamValidationError,
+    ReadTimeoutError,
+)
 from botocore.httpsession import URLLib3Session
 from botocore.model import OperationModel
 from moto import mock_aws
@@ -51,6 +56,7 @@ CONTEXT_ATTRIBUTE = re.compile(r"<aws\.scheduler\.[a-z-]+>")
 CLIENTS = (
     function.ecs_client,
     function.events_client,
+    function.forward_client,
     function.scheduler_client,
     notify.sns_client,
 )
@@ -120,7 +126,13 @@ class World:
             stack.account, stack.region, on_call=self._record, now=lambda: self.now, **scarcity
         )
         self.is_in_function = False
-        self._scheduled: set[tuple[str, str]] = set()
+        # How long a schedule that has fired is there: "for a short while" (aws-facts, section 9).
+        self.lingers = timedelta()
+        # After what time updates of schedules take effect, one each; the function sees a time-out.
+        self.late_updates: list[timedelta] = []
+        # When each schedule fires, and with what.
+        self._scheduled: dict[tuple[str, str], tuple[str, str]] = {}
+        self._fired: set[tuple[str, str]] = set()
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = 0
         self._asked = 1
@@ -321,7 +333,13 @@ class World:
             self.step()
         self.wait(max(until - self.now, timedelta()))
 
-    def _pass(self, moment: str, model: OperationModel, **_: object) -> None:
+    def _pass(
+        self,
+        moment: str,
+        model: OperationModel,
+        params: Any = None,
+        **_: object,
+    ) -> None:
         """Before and after each request to AWS."""
         if not self.is_in_function:
             return
@@ -333,6 +351,20 @@ class World:
             raise EndpointConnectionError(endpoint_url=model.name)
         if code := self.refused.get(model.name):
             raise ClientError({"Error": {"Code": code, "Message": "refused"}}, model.name)
+        if point == "before UpdateSchedule" and self.late_updates:
+            update = partial(self._update, self.stack.name, params)
+            self.at(self.now + self.late_updates.pop(0), update)
+            raise ReadTimeoutError(endpoint_url=model.name)
+
+    def _update(self, stack: str, request: Mapping[str, Any]) -> None:
+        """What the function has given up takes effect all the same, if the schedule is there."""
+        self.use(stack)
+        name = request["url_path"].rpartition("/")[2]
+        with contextlib.suppress(self._scheduler.exceptions.ResourceNotFoundException):
+            self._scheduler.update_schedule(Name=name, **json.loads(request["body"]))
+            self._fired.discard((stack, name))
+            self.tell("Scheduler", f"the update of {name} arrives")
+        self.watch_schedules()
 
     def deliver(self, event: Mapping[str, Any]) -> None:
         """An event is on the default bus now."""
@@ -422,36 +454,45 @@ class World:
 
     def schedules(self) -> list[Any]:
         """Attempts that wait, as GetSchedule describes them."""
-        return [self._schedule(name) for name in sorted(self._names_of_schedules())]
+        return [self._schedule(name) for name in self._names_of_schedules()]
 
     def watch_schedules(self) -> None:
         """moto keeps schedules and never fires one: that is done here, and each is then deleted."""
-        for name in sorted(self._names_of_schedules()):
-            if (self.stack.name, name) in self._scheduled:
-                continue
-            self._scheduled.add((self.stack.name, name))
+        for name in self._names_of_schedules():
             schedule = self._schedule(name)
-            at = datetime.fromisoformat(schedule["ScheduleExpression"][3:-1] + "+00:00")
-            payload = schedule["Target"]["Input"]
+            expression, payload = schedule["ScheduleExpression"], schedule["Target"]["Input"]
+            key, version = (self.stack.name, name), (expression, payload)
+            if self._scheduled.get(key) == version:
+                continue
+            if key in self._scheduled:
+                self.tell("Scheduler", f"{name} is pulled forward to {expression[14:-1]}")
+            self._scheduled[key] = version
             self.inputs.append(payload)
-            fire = partial(self._fire, self.stack.name, name, payload)
-            self.at(at + SCHEDULER_LATENCY, fire)
+            at = datetime.fromisoformat(f"{expression[3:-1]}+00:00")
+            fire = partial(self._fire, self.stack.name, name, version)
+            self.at(max(self.now, at + SCHEDULER_LATENCY), fire)
 
-    def _names_of_schedules(self) -> set[str]:
+    def _names_of_schedules(self) -> list[str]:
+        """Of those that have not fired."""
         group = self.stack.environment["SCHEDULE_GROUP"]
-        found = self._scheduler.list_schedules(GroupName=group)["Schedules"]
-        return {schedule["Name"] for schedule in found}
+        pages = self._scheduler.get_paginator("list_schedules").paginate(GroupName=group)
+        names = [schedule["Name"] for page in pages for schedule in page["Schedules"]]
+        return sorted(name for name in names if (self.stack.name, name) not in self._fired)
 
     def _schedule(self, name: str) -> Any:
         group = self.stack.environment["SCHEDULE_GROUP"]
         return self._scheduler.get_schedule(GroupName=group, Name=name)
 
-    def _fire(self, stack: str, name: str, payload: str) -> None:
+    def _fire(self, stack: str, name: str, version: tuple[str, str]) -> None:
+        if self._scheduled.get((stack, name)) != version:
+            return  # it was updated
         self.use(stack)
-        group = self.stack.environment["SCHEDULE_GROUP"]
-        self._scheduler.delete_schedule(GroupName=group, Name=name)
-        self._scheduled.remove((stack, name))
-        text = CONTEXT_ATTRIBUTE.sub("filled in by Scheduler", payload)
+        self._fired.add((stack, name))
+        if self.lingers:
+            self.at(self.now + self.lingers, partial(self._delete, stack, name))
+        else:
+            self._delete(stack, name)
+        text = CONTEXT_ATTRIBUTE.sub("filled in by Scheduler", version[1])
         request = {
             "FunctionName": self.stack.function_arn,
             "InvocationType": "Event",
@@ -465,6 +506,15 @@ class World:
         due()
         if self.duplicates:
             self.at(self.now + self.duplicate_latency, due)
+
+    def _delete(self, stack: str, name: str) -> None:
+        """What has fired, and was not updated since."""
+        if (stack, name) in self._fired and stack in self.stacks:
+            self.use(stack)
+            group = self.stack.environment["SCHEDULE_GROUP"]
+            self._scheduler.delete_schedule(GroupName=group, Name=name)
+            self._fired.remove((stack, name))
+            del self._scheduled[stack, name]
 
     def call_handler(self, payload: dict[str, Any]) -> dict[str, Any]:
         context = LambdaContext()
