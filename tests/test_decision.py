@@ -462,7 +462,7 @@ def test_a_wait_ends_in_whole_seconds_and_never_early(
     wait = decide(call, caller_of(call, settings), Progress(), settings, later, run_task)
     assert isinstance(wait, Wait)
     assert wait.until == NOW + timedelta(seconds=93)  # 92.65
-    later = NOW + timedelta(milliseconds=400)
+    later = NOW + timedelta(milliseconds=350)
     wait = decide(call, caller_of(call, settings), Progress(), settings, later, run_task)
     assert isinstance(wait, Wait)
     assert wait.until == NOW + timedelta(seconds=94)

@@ -120,7 +120,9 @@ def test_the_chain_is_followed_with_its_real_times_until_it_is_launched() -> Non
         "SCHEDULED, attempt 3/10",
         "LAUNCHED, attempt 3/10",
     ]
-    assert [line[:8] for line in lines][:3] == ["+0:00:01", "+0:01:31", "+0:03:50"]
+    times = [line[:8] for line in lines]
+    assert times[:2] == ["+0:00:01", "+0:01:31"]
+    assert "+0:03:01" <= times[2] <= "+0:04:02"  # a minute or two, and half a minute
     assert "Verified as well: an attempt failed, and its own event came back through" in out
     assert "Not verified" not in out
 

@@ -1,6 +1,7 @@
 """The function under the template's IAM policy: what it does is allowed, and nothing else is."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -283,7 +284,8 @@ def test_the_function_works_under_its_policy(enforced: World) -> None:
     assert outcome["outcome"] == "SCHEDULED"
     # And is pulled forward, because another one is launched.
     enforced.call_handler(load_event("launched.fargate-capacity-scheduler") | DUE_NOW)
-    assert "after UpdateSchedule" in enforced.points
+    (pulled,) = re.findall('"PulledForward":\\[([0-9.]+)\\]', enforced.logs.getvalue())
+    assert (pulled, "PullForwardErrors" in enforced.logs.getvalue()) == ("1.0", False)
 
 
 @pytest.mark.parametrize(

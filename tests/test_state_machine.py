@@ -70,6 +70,7 @@ CALLERS = (
 OPERATIONS = (
     "RunTask",
     "CreateSchedule",
+    "UpdateSchedule",
     "ListEventBuses",
     "ListRuleNamesByTarget",
     "ListTargetsByRule",
@@ -77,7 +78,7 @@ OPERATIONS = (
     "GetSchedule",
 )
 POINTS = [f"{moment} {operation}" for operation in OPERATIONS for moment in ("before", "after")]
-WRITES = POINTS[:4]
+WRITES = POINTS[:6]
 WHICH = st.integers(0, 9)
 HAPPENINGS = ("deliver", "deliver", "deliver and keep", "step", "step", "step twice")
 ERRORS = {
@@ -85,14 +86,23 @@ ERRORS = {
     "server error": ECSException("ServerException", "oops"),
     "rejected": ECSException("AccessDeniedException", "no"),
 }
+# Updates that take effect when the function has given up on them: before they fire, or after.
+LATE_UPDATES = {
+    "late update": timedelta(seconds=5),
+    "update that comes too late": timedelta(minutes=20),
+}
 TROUBLE = (
-    *POINTS[4::2],
+    *POINTS[6::2],
     *WRITES * 4,
     *[*ERRORS, "late throttled", "late server error", "lost answer", "undelivered"] * 3,
+    *[*LATE_UPDATES] * 6,
 )
 STACKS = (
     {"MaxAttempts": "2"},
     {"MaxAttempts": "3"},
+    {"MaxAttempts": "2", "BackoffBaseSeconds": "600"},
+    {"MaxAttempts": "3", "BackoffBaseSeconds": "600"},
+    {"MaxAttempts": "3", "PullForward": "false"},
     {"MaxAttempts": "3", "MaxAgeMinutes": "2"},
     {"MaxAttempts": "3", "BackoffBaseSeconds": "1800", "BackoffCapSeconds": "3600"},
     {"MaxAttempts": "2", "RetryPartialFailures": "true"},
@@ -172,6 +182,7 @@ class Faults(RuleBasedStateMachine):
         task_time=st.sampled_from([TASK_TIME, None]),
         apart=st.sampled_from([timedelta(seconds=2), timedelta(minutes=2)]),
         shows_tokens=st.sampled_from([True, True, True, False]),
+        lingers=st.sampled_from([timedelta(), timedelta(minutes=5)]),
     )
     def set_up(
         self,
@@ -181,12 +192,14 @@ class Faults(RuleBasedStateMachine):
         task_time: timedelta | None,
         apart: timedelta,
         shows_tokens: bool,
+        lingers: timedelta,
     ) -> None:
         world = CloudTrailWorld(
             Stack(parameters), NOW, binds_failures=binds, at_most=at_most, task_time=task_time
         )
         world.pending = []
         world.shows_tokens = shows_tokens
+        world.lingers = lingers
         world.duplicate_latency = apart
         self.world = world.__enter__()
         self.jobs: dict[str, Job] = {}
@@ -203,6 +216,10 @@ class Faults(RuleBasedStateMachine):
         finally:
             MET.update(outcome["outcome"] for outcome in self.world.outcomes)
             MET.update(str(entry.data.get("error")) for entry in self.world.timeline)
+            MET.update(["pulled forward"] if self.world.moved else [])
+            MET.update(["pulled forward, in the end"] if self.world.forwarded else [])
+            came_late = any("the update of" in entry.text for entry in self.world.timeline)
+            MET.update(["an update that came late"] if came_late else [])
             self.world.__exit__(None, None, None)
 
     # What callers do.
@@ -234,6 +251,23 @@ class Faults(RuleBasedStateMachine):
         if not capacity:
             self.world.ecs.families_without_capacity.add(family)
         self.world.publish(event)
+
+    @precondition(lambda self: self.may("an_outage") and len(self.jobs) < 6)
+    @rule(which=WHICH, trouble=st.integers(0, len(TROUBLE) - 1), times=st.integers(0, 2))
+    def an_outage(self, which: int, trouble: int, times: int) -> None:
+        """Several jobs wait for one capacity: when it is back, one launch pulls others forward."""
+        world, before = self.world, set(self.jobs)
+        for n in range(3):
+            self.call(which + n, capacity=False)
+        for _ in range(20):
+            while world.pending:
+                self.take(world.pending.pop(0))
+            if len(world.schedules()) > 1 or not world.is_busy:
+                break
+            world.step()
+        if times:
+            self.begin(self.troubles[trouble % len(self.troubles)], times)
+        world.ecs.families_without_capacity -= self.jobs.keys() - before
 
     def define(self, job: Job, family: str) -> dict[str, Any]:
         """The job's rule or schedule holds a secret of its own: the call that it makes."""
@@ -329,6 +363,8 @@ class Faults(RuleBasedStateMachine):
         ecs = self.world.ecs
         if trouble == "lost answer":
             ecs.lost_answers = times
+        elif trouble in LATE_UPDATES:
+            self.world.late_updates = [LATE_UPDATES[trouble]] * times
         elif trouble == "undelivered":
             self.world.undelivered = times
         elif trouble.startswith("late "):
@@ -474,12 +510,28 @@ class Faults(RuleBasedStateMachine):
     def no_chain_exceeds_its_budget(self) -> None:
         for request in self.world.calls:
             tags = {tag["key"]: tag["value"] for tag in request["tags"]}
-            attempt, end = map(int, tags["retry-run-task:attempt"].split("/"))
+            counter, _, free = tags["retry-run-task:attempt"].partition(" ")
+            attempt, end = map(int, counter.split("/"))
             job = self.jobs[family_of(request)]
             assert tags[ORIGIN_TAG] == job.origin
+            # Only what was pulled forward costs nothing.
+            own = {name for name in self.world.forwarded if f"-{job.origin}-" in name}
+            forwarded = int(free or 0)
+            assert forwarded <= len(own)
             # Each replay gives it the budget once more, from where the counter stands then.
             passed = attempts_passed(family_of(request), job, self.world)
-            assert attempt <= end <= MOST * (1 + job.replays) + passed
+            assert attempt <= end <= MOST * (1 + job.replays) + passed + forwarded
+
+    @invariant()
+    @held
+    def what_is_pulled_forward_is_made_sooner_and_keeps_the_rest(self) -> None:
+        world = self.world
+        assert all(after < before for before, after in world.moved), world.moved
+        for schedule in world.schedules() if world.moved else ():
+            target = schedule["Target"]
+            assert target["DeadLetterConfig"]["Arn"].endswith("-DeadLetterQueue")
+            assert target["RetryPolicy"]["MaximumRetryAttempts"] == 185
+            assert schedule["ActionAfterCompletion"] == "DELETE"
 
     @invariant()
     @held
@@ -515,6 +567,7 @@ class Faults(RuleBasedStateMachine):
         world = self.world
         world.crashes, world.ecs.errors, world.ecs.late_errors = [], [], []
         world.ecs.lost_answers = world.undelivered = 0
+        world.late_updates = []
         for _ in range(2000):
             while world.pending:
                 self.take(world.pending.pop(0))
@@ -529,6 +582,7 @@ class Faults(RuleBasedStateMachine):
             self.no_job_runs_twice,
             self.every_request_is_its_callers,
             self.no_chain_exceeds_its_budget,
+            self.what_is_pulled_forward_is_made_sooner_and_keeps_the_rest,
             self.nothing_hidden_leaks,
             self.what_passes_is_no_failed_invocation,
         ):
@@ -688,6 +742,7 @@ def test_the_safeguards_hold_under_faults(monkeypatch: pytest.MonkeyPatch) -> No
     assert any(error.startswith("AccessDenied") for error in MET)
     held_by_small_tests = {Outcome.OPTED_OUT, Outcome.NOT_RETRYABLE}
     assert set(Outcome) - held_by_small_tests <= MET
+    assert {"pulled forward", "pulled forward, in the end", "an update that came late"} <= MET
 
 
 # Mutants of the function, each caught by one of the checks: tests of the test.

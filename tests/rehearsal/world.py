@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,6 +29,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.model import OperationModel
 from moto import mock_aws
 from moto.moto_api._internal import mock_random
+from moto.scheduler.responses import EventBridgeSchedulerResponse
 
 from notify import handler as notify
 from rehearsal.bus import AccessDenied, OutcomeBus, result_of
@@ -133,6 +134,9 @@ class World:
         # When each schedule fires, and with what.
         self._scheduled: dict[tuple[str, str], tuple[str, str]] = {}
         self._fired: set[tuple[str, str]] = set()
+        # Names of those that fired after they were pulled forward, and each change of a time.
+        self.forwarded: set[str] = set()
+        self.moved: list[tuple[str, str]] = []
         self._due: list[tuple[datetime, int, Callable[[], None]]] = []
         self._counter = 0
         self._asked = 1
@@ -163,6 +167,7 @@ class World:
         boto3.DEFAULT_SESSION = session
         mock_random.seed(0)  # the same tasks' ids in every run
         enter(self.ecs.in_place_of_motos())
+        enter(whole_updates())
         self._scheduler = boto3.client("scheduler")
         self.deploy(self.stack)
         for client in CLIENTS:
@@ -465,6 +470,7 @@ class World:
             if self._scheduled.get(key) == version:
                 continue
             if key in self._scheduled:
+                self.moved.append((self._scheduled[key][0], expression))
                 self.tell("Scheduler", f"{name} is pulled forward to {expression[14:-1]}")
             self._scheduled[key] = version
             self.inputs.append(payload)
@@ -473,7 +479,7 @@ class World:
             self.at(max(self.now, at + SCHEDULER_LATENCY), fire)
 
     def _names_of_schedules(self) -> list[str]:
-        """Of those that have not fired."""
+        """Of those that have not fired, or are there for ever."""
         group = self.stack.environment["SCHEDULE_GROUP"]
         pages = self._scheduler.get_paginator("list_schedules").paginate(GroupName=group)
         names = [schedule["Name"] for page in pages for schedule in page["Schedules"]]
@@ -487,11 +493,16 @@ class World:
         if self._scheduled.get((stack, name)) != version:
             return  # it was updated
         self.use(stack)
-        self._fired.add((stack, name))
-        if self.lingers:
-            self.at(self.now + self.lingers, partial(self._delete, stack, name))
-        else:
-            self._delete(stack, name)
+        if name not in self._names_of_schedules():
+            return  # it has fired
+        if "forwarded" in version[1]:
+            self.forwarded.add(name)
+        if self._schedule(name)["ActionAfterCompletion"] == "DELETE":
+            self._fired.add((stack, name))
+            if self.lingers:
+                self.at(self.now + self.lingers, partial(self._delete, stack, name))
+            else:
+                self._delete(stack, name)
         text = CONTEXT_ATTRIBUTE.sub("filled in by Scheduler", version[1])
         request = {
             "FunctionName": self.stack.function_arn,
@@ -564,6 +575,23 @@ class World:
         if not self.shows_tokens:
             del event["detail"]["requestParameters"]["clientToken"]
         self.publish(event, CLOUDTRAIL_LATENCY)
+
+
+@contextlib.contextmanager
+def whole_updates() -> Iterator[None]:
+    """UpdateSchedule replaces the whole schedule (its API reference); moto's keeps one member."""
+    motos = EventBridgeSchedulerResponse.update_schedule
+
+    def update_schedule(response: EventBridgeSchedulerResponse) -> str:
+        answer = motos(response)
+        name = response.uri.partition("?")[0].rpartition("/")[2]
+        group = response._get_param("GroupName")
+        schedule = response.scheduler_backend.get_schedule(group, name)
+        schedule.action_after_completion = response._get_param("ActionAfterCompletion") or "NONE"
+        return answer
+
+    with mock.patch.object(EventBridgeSchedulerResponse, "update_schedule", update_schedule):
+        yield
 
 
 def asked_and_placed(detail: Mapping[str, Any]) -> tuple[int, list[str]]:
