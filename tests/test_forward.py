@@ -24,12 +24,12 @@ from retry_run_task.backoff import delay
 from retry_run_task.caller import caller_of
 from retry_run_task.chain import Chain, chain_in, is_replays, pool_of, schedule_name
 from retry_run_task.decision import Launch, Stop, Wait, decide
-from retry_run_task.failed_call import read_failed_call
-from retry_run_task.forward import MOST, pull_forward, sooner
+from retry_run_task.failed_call import read_failed_call, write_time
+from retry_run_task.forward import KEPT, MOST_FORWARD, pull_forward, sooner
 from retry_run_task.progress import Progress, moved_forward, unwrap
 from retry_run_task.request import NotExact
 from retry_run_task.settings import Settings
-from retry_run_task.wait import expression, schedule
+from retry_run_task.wait import schedule
 
 FARGATE, SECOND = "launched.fargate-capacity-rule", "launched.second-attempt"
 MINUTE, SECOND_ = timedelta(minutes=1), timedelta(seconds=1)
@@ -37,6 +37,7 @@ ORIGIN = load_event(FARGATE)["detail"]["eventID"]
 JOBS = "arn:aws:ecs:eu-west-1:123456789012:cluster/jobs"
 LAUNCHED = Chain("the-one-that-was-launched", NOW, 3, 10)
 PLENTY = 100_000
+LATER, LATER_TEXT = NOW + timedelta(minutes=10), "2026-11-23T00:11:30Z"
 EVER = 10**9
 
 
@@ -202,16 +203,16 @@ def test_an_error_in_the_midst_leaves_the_others_where_they_are(
     world: World, run_task: StructureShape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pend(world, *(wait_for(settings_of(world), run_task, n) for n in range(5)))
-    update, done = forward.update, list[str]()
+    pull_one, done = forward.pull_one, list[str]()
     words = "of-a-job"
 
     def fails_for_the_third(scheduler: Any, name: str, *rest: Any) -> bool:
         if len(done) == 2:
             raise RuntimeError(words)
         done.append(name)
-        return update(scheduler, name, *rest)
+        return pull_one(scheduler, name, *rest)
 
-    monkeypatch.setattr(forward, "update", fails_for_the_third)
+    monkeypatch.setattr(forward, "pull_one", fails_for_the_third)
     assert world.call_handler(load_event(SECOND) | DUE_NOW)["outcome"] == "LAUNCHED"
     assert sorted(due_times(world).values())[1] < 2 * MINUTE
     assert sorted(due_times(world).values())[2] == 10 * MINUTE
@@ -226,14 +227,16 @@ def test_nothing_is_begun_where_less_than_15_seconds_are_left(
     milliseconds: int, most: int, world: World, run_task: StructureShape, pool: str
 ) -> None:
     pend(world, *(wait_for(settings_of(world), run_task, n) for n in range(3)))
+    world.is_in_function = True
     assert len(pulled(world, pool, time_left=lambda: milliseconds)) == most
+    assert bool(world.points) is bool(most), "not even a list"
 
 
 def test_the_time_left_is_looked_at_before_each_schedule(
     world: World, run_task: StructureShape, pool: str
 ) -> None:
     pend(world, *(wait_for(settings_of(world), run_task, n) for n in range(5)))
-    left = iter([16_000, 15_500, 15_000, 14_999])
+    left = iter([17_000, 16_000, 15_500, 15_000, 14_999])
     assert len(pulled(world, pool, time_left=lambda: next(left))) == 3
 
 
@@ -261,7 +264,7 @@ def test_at_most_twenty_are_pulled_forward_by_one_launch(
     world: World, run_task: StructureShape, pool: str
 ) -> None:
     pend(world, *(wait_for(settings_of(world), run_task, n) for n in range(30)))
-    assert len(pulled(world, pool)) == MOST == 20
+    assert len(pulled(world, pool)) == MOST_FORWARD == 20
     # The next launch takes the others, and does not look at those again.
     world.points.clear()
     world.is_in_function = True
@@ -319,11 +322,12 @@ def test_of_more_than_a_page_they_are_from_a_random_place(
 )
 def test_an_attempt_is_made_sooner_or_stays(pending: int, was: int, name: str) -> None:
     before = NOW + timedelta(seconds=was)
-    after = sooner(name, expression(before), pending, NOW)
+    after = sooner(name, before, pending, NOW)
     # It is never made later, and an update has a minute to arrive before it would have fired.
     if after is not None:
-        assert after + MINUTE <= before
-        assert NOW + MINUTE <= after <= NOW + MINUTE + timedelta(seconds=pending / 20 + 1)
+        assert after + MINUTE <= before <= after + 30 * MINUTE
+        latest = NOW + MINUTE + timedelta(seconds=pending / 20 + 1)
+        assert NOW + MINUTE <= after <= max(latest, before - 30 * MINUTE)
     else:
         assert before < NOW + 2 * MINUTE + timedelta(seconds=pending / 20 + 1)
 
@@ -332,14 +336,14 @@ def test_an_attempt_is_made_sooner_or_stays(pending: int, was: int, name: str) -
     ("seconds", "stays"), [(-60, True), (0, True), (119, True), (121, False), (900, False)]
 )
 def test_what_is_due_within_two_minutes_stays(seconds: int, stays: bool) -> None:
-    at = expression(NOW + timedelta(seconds=seconds))
-    assert (sooner("name", at, 1, NOW) is None) is stays
+    planned = NOW + timedelta(seconds=seconds)
+    assert (sooner("name", planned, 1, NOW) is None) is stays
 
 
 def test_the_pool_is_spread_at_20_a_second() -> None:
-    at = expression(NOW + timedelta(hours=5))
+    planned = NOW + 20 * MINUTE
     for pending in (20, 200, 2000):
-        dues = [sooner(f"name-{n}", at, pending, NOW) for n in range(pending)]
+        dues = [sooner(f"name-{n}", planned, pending, NOW) for n in range(pending)]
         seconds = [(due - NOW).total_seconds() for due in dues if due]
         assert len(seconds) == pending
         assert 60 <= min(seconds) <= max(seconds) <= 61 + pending / 20
@@ -348,10 +352,9 @@ def test_the_pool_is_spread_at_20_a_second() -> None:
 
 def test_each_launch_gives_an_attempt_about_the_same_time() -> None:
     """Else the earliest of many times would win, and all would be due at once."""
-    at = expression(NOW + timedelta(hours=5))
-    later = NOW + 5 * SECOND_
+    planned, later = NOW + 20 * MINUTE, NOW + 5 * SECOND_
     for n in range(50):
-        first, second = sooner(f"n-{n}", at, 2000, NOW), sooner(f"n-{n}", at, 1900, later)
+        first, second = sooner(f"n-{n}", planned, 2000, NOW), sooner(f"n-{n}", planned, 1900, later)
         assert first is not None
         assert second is not None
         assert abs(second - first) <= 6 * SECOND_
@@ -377,23 +380,23 @@ def test_all_but_the_time_stays(world: World, run_task: StructureShape, pool: st
     assert before["Target"] == after["Target"]
     payloads = [json.loads(text) for text in inputs]
     due = after["ScheduleExpression"][3:-1] + "Z"
-    member = payloads[0]["retry-run-task:due"] | {"forwarded": True}
-    assert payloads[1] == payloads[0] | {
-        "retry-run-task:due": member | {"at": min(due, member["at"])}
-    }
+    planned = before["ScheduleExpression"][3:-1] + "Z"
+    member = payloads[0]["retry-run-task:due"]
+    moved = member | {"at": min(due, member["at"]), "planned": planned}
+    assert payloads[1] == payloads[0] | {"retry-run-task:due": moved}
 
 
 def test_a_time_that_a_copy_of_the_attempt_may_have_had_stays() -> None:
-    payload = json.dumps(load_event(SECOND) | DUE_NOW)
+    payload, planned = load_event(SECOND) | DUE_NOW, NOW + 10 * MINUTE
     for due, at in ((NOW - MINUTE, NOW - MINUTE), (NOW + MINUTE, NOW)):
-        _, progress = unwrap(json.loads(moved_forward(payload, due)))
-        assert (progress.due, progress.forwarded) == (at, True)
+        _, progress = unwrap(json.loads(moved_forward(payload, planned, due)))
+        assert (progress.due, progress.planned) == (at, planned)
 
 
 def test_text_that_scheduler_would_fill_in_stays_as_it_was() -> None:
     event = load_event(SECOND) | DUE_NOW
     event["detail"]["requestParameters"]["group"] = "<aws.scheduler.scheduled-time>"
-    text = moved_forward(json.dumps(event), NOW)
+    text = moved_forward(event, NOW + 10 * MINUTE, NOW)
     assert "<" not in text
     found = json.loads(text)["detail"]["requestParameters"]
     assert found == event["detail"]["requestParameters"]
@@ -415,22 +418,26 @@ def decided(
 
 
 @pytest.mark.parametrize(
-    ("counter", "forwarded", "tag"),
+    ("counter", "planned", "tag"),
     [
-        ("3/10", False, "4/10"),
-        ("3/10", True, "4/11 1"),
-        ("4/11 1", True, "5/12 2"),
-        ("4/11 1", False, "5/11 1"),
-        ("9/10", True, "10/11 1"),
-        ("11/20", True, "12/21 1"),  # after a replay
-        ("102/110 99", True, "103/111 100"),
-        ("103/111 100", True, "104/111 100"),  # enough: the chain ends
+        ("3/10", None, "4/10"),
+        ("3/10", LATER, f"4/11 1 {LATER_TEXT}"),
+        ("4/11 1", LATER, f"5/12 2 {LATER_TEXT}"),
+        (f"4/11 1 {LATER_TEXT}", None, "5/11 1"),
+        ("9/10", LATER, f"10/11 1 {LATER_TEXT}"),
+        ("11/20", LATER, f"12/21 1 {LATER_TEXT}"),  # after a replay
+        ("102/110 99", LATER, f"103/111 100 {LATER_TEXT}"),
+        ("103/111 100", None, "104/111 100"),
     ],
 )
 def test_a_pulled_forward_attempt_takes_the_budgets_end_along(
-    counter: str, forwarded: bool, tag: str, settings: Settings, run_task: StructureShape
+    counter: str,
+    planned: datetime | None,
+    tag: str,
+    settings: Settings,
+    run_task: StructureShape,
 ) -> None:
-    launch = decided(settings, run_task, counter, Progress(due=NOW, forwarded=forwarded))
+    launch = decided(settings, run_task, counter, Progress(due=NOW, planned=planned))
     assert isinstance(launch, Launch)
     tags = {each["key"]: each["value"] for each in launch.request["tags"]}
     assert tags["retry-run-task:attempt"] == tag
@@ -450,13 +457,24 @@ def test_the_backoff_does_not_count_what_was_pulled_forward(
 def test_the_budgets_end_says_how_many_were_pulled_forward(
     settings: Settings, run_task: StructureShape
 ) -> None:
-    stop = decided(settings, run_task, "12/12 2", Progress())
+    stop = decided(settings, run_task, f"12/12 2 {LATER_TEXT}", Progress())
     assert isinstance(stop, Stop)
     assert stop.detail == "The budget of 10 attempts is used up. 2 more were pulled forward."
 
 
 @pytest.mark.parametrize(
-    "counter", ["3/10 3", "3/10 4", "200/201 101", "3/10 0", "3/10 x", "3/10 "]
+    "counter",
+    [
+        "3/10 3",
+        "3/10 4",
+        "200/201 101",
+        "3/10 0",
+        "3/10 x",
+        "3/10 ",
+        "3/10 1 then",
+        "3/10 1 2026-11-23T99:00:04Z",
+        "3/10 2026-11-23T00:00:04Z",
+    ],
 )
 def test_a_counter_that_cannot_be_right_stops_the_chain(counter: str) -> None:
     tags = [
@@ -469,7 +487,11 @@ def test_a_counter_that_cannot_be_right_stops_the_chain(counter: str) -> None:
 
 
 def test_a_chain_reads_what_it_has_written() -> None:
-    for chain in (Chain("o", NOW, 5, 12, None, 2), Chain("o", NOW, 5, 12, NOW, 0)):
+    for chain in (
+        Chain("o", NOW, 5, 12, None, 2, LATER),
+        Chain("o", NOW, 5, 12, None, 2),
+        Chain("o", NOW, 5, 12, NOW, 0),
+    ):
         assert chain_in(chain.tags, "o-5") == chain
 
 
@@ -498,8 +520,68 @@ def test_in_vain_it_waits_its_time_again_and_has_its_whole_budget_still(pool: st
     ]
 
 
+@pytest.mark.parametrize(
+    ("planned", "low", "high"),
+    [
+        (NOW + 5 * MINUTE, 300, 300),
+        (NOW + 40 * MINUTE, 450, 900),
+        (NOW + MINUTE, 60, 120),
+        (NOW, 60, 120),
+    ],
+)
+def test_where_the_age_is_limited_the_next_is_no_later_than_one_in_vain_was_planned(
+    planned: datetime, low: int, high: int, settings: Settings, run_task: StructureShape
+) -> None:
+    limited = replace(settings, max_age=timedelta(hours=2))
+    wait = decided(limited, run_task, f"8/11 1 {write_time(planned)}", Progress())
+    assert isinstance(wait, Wait)
+    assert low <= (wait.until - NOW).total_seconds() <= high
+    wait = decided(settings, run_task, f"8/11 1 {write_time(planned)}", Progress())
+    assert isinstance(wait, Wait)
+    assert 450 <= (wait.until - NOW).total_seconds() <= 900
+
+
+def test_who_was_pulled_forward_a_hundred_times_waits_its_time(
+    world: World, run_task: StructureShape, pool: str
+) -> None:
+    settings = settings_of(world)
+    tags = [
+        {**tag, "value": "103/111 100"} if tag["key"].endswith("attempt") else tag
+        for tag in load_event(SECOND)["detail"]["requestParameters"]["tags"]
+    ]
+    event = load_event(SECOND)
+    event["detail"]["requestParameters"] |= {"tags": tags, "clientToken": f"{ORIGIN}-103"}
+    call, progress = read(event, settings)
+    wait = decide(call, caller_of(call, settings), progress, settings, NOW, run_task)
+    assert isinstance(wait, Wait)
+    pend(world, replace(wait, until=LATER))
+    assert pulled(world, pool) == []
+
+
+def test_nothing_is_made_more_than_half_an_hour_sooner() -> None:
+    """Its schedule can be made again by a late duplicate, for its whole wait: see backoff.py."""
+    assert sooner("name", NOW + timedelta(hours=2), 1, NOW) == NOW + timedelta(minutes=90)
+
+
+def test_leftovers_of_the_launched_job_stay(
+    world: World, run_task: StructureShape, pool: str
+) -> None:
+    wait = wait_for(settings_of(world), run_task, 0)
+    pend(world, replace(wait, name=schedule_name(replace(LAUNCHED, attempt=2), pool, None)))
+    assert pulled(world, pool) == []
+
+
+def test_an_update_keeps_all_that_scheduler_takes() -> None:
+    with World(Stack(), NOW):
+        model = function.forward_client().meta.service_model.operation_model("UpdateSchedule")
+    shape = model.input_shape
+    assert shape is not None
+    changed = {"ScheduleExpression", "Target", "ClientToken"}
+    assert set(KEPT) == shape.members.keys() - changed
+
+
 def test_age_and_opt_out_hold(settings: Settings, run_task: StructureShape) -> None:
-    progress = Progress(due=NOW, forwarded=True)
+    progress = Progress(due=NOW, planned=LATER)
     old = replace(settings, max_age=MINUTE)
     stop = decided(old, run_task, "3/10", progress)
     assert isinstance(stop, Stop)

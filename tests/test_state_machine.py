@@ -91,6 +91,7 @@ LATE_UPDATES = {
     "late update": timedelta(seconds=5),
     "update that comes too late": timedelta(minutes=20),
 }
+OF_UPDATES = ("before UpdateSchedule", "after UpdateSchedule", *LATE_UPDATES)
 TROUBLE = (
     *POINTS[6::2],
     *WRITES * 4,
@@ -253,8 +254,8 @@ class Faults(RuleBasedStateMachine):
         self.world.publish(event)
 
     @precondition(lambda self: self.may("an_outage") and len(self.jobs) < 6)
-    @rule(which=WHICH, trouble=st.integers(0, len(TROUBLE) - 1), times=st.integers(0, 2))
-    def an_outage(self, which: int, trouble: int, times: int) -> None:
+    @rule(which=WHICH, trouble=st.sampled_from(OF_UPDATES), times=st.integers(0, 2))
+    def an_outage(self, which: int, trouble: str, times: int) -> None:
         """Several jobs wait for one capacity: when it is back, one launch pulls others forward."""
         world, before = self.world, set(self.jobs)
         for n in range(3):
@@ -265,9 +266,14 @@ class Faults(RuleBasedStateMachine):
             if len(world.schedules()) > 1 or not world.is_busy:
                 break
             world.step()
-        if times:
-            self.begin(self.troubles[trouble % len(self.troubles)], times)
+        if times and trouble in self.troubles:
+            self.begin(trouble, times)
         world.ecs.families_without_capacity -= self.jobs.keys() - before
+        for _ in range(3):
+            if world.is_busy:
+                world.step()
+
+    there_is_an_outage = an_outage
 
     def define(self, job: Job, family: str) -> dict[str, Any]:
         """The job's rule or schedule holds a secret of its own: the call that it makes."""

@@ -2,21 +2,26 @@
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import NOW
-from rehearsal import EVENT_NAMES, EVENTS, load_event
+from conftest import NOW, run_command
+from rehearsal import EVENT_NAMES, EVENTS, ROOT, load_event, quotas
+from rehearsal import storm as model_of_storm
 from rehearsal.cli import main
-from rehearsal.policies import LEFT_ALONE, POLICIES, PUBLISHED
+from rehearsal.policies import BEFORE, LEFT_ALONE, OURS, POLICIES, PUBLISHED
 from rehearsal.quotas import Bucket
 from rehearsal.storm import Storm
 from rehearsal.template import Stack
-from rehearsal.world import World
+from rehearsal.world import Entry, World
+from retry_run_task.failed_call import write_time
 
+README = (ROOT / "README.md").read_text("utf-8")
 FARGATE = "launched.fargate-capacity-rule"
 FIGURES = {
     "jobs",
@@ -36,9 +41,15 @@ FIGURES = {
 }
 
 
-def storm(policy: str, jobs: int = 300, minutes: int = 25, **parameters: str) -> Storm:
-    outage = timedelta(minutes=minutes)
-    return Storm(load_event(FARGATE), Stack(parameters), jobs, outage, policy).run()
+def storm(
+    policy: str,
+    jobs: int = 300,
+    minutes: int = 25,
+    trickle: int | None = None,
+    **parameters: str,
+) -> Storm:
+    outage, event = timedelta(minutes=minutes), load_event(FARGATE)
+    return Storm(event, Stack(parameters), jobs, outage, policy, trickle=trickle).run()
 
 
 @pytest.mark.parametrize("minutes", [1, 4, 12, 40, 200])
@@ -56,6 +67,126 @@ def test_the_model_agrees_with_the_rehearsal_that_drives_the_whole_handler(minut
 
 
 ENDS = ("LAUNCHED", "EXHAUSTED")
+
+
+@pytest.mark.parametrize("pull_forward", ["true", "false"])
+@pytest.mark.parametrize("minutes", [25, 40])
+def test_ten_jobs_go_as_in_one_world_with_the_whole_handler(
+    pull_forward: str, minutes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_of_storm, "TWICE", 0)
+    model = storm(OURS, jobs=10, minutes=minutes, PullForward=pull_forward)
+    stack = Stack({"PullForward": pull_forward})
+    with World(stack, model.start, outage_ends=model.outage_ends) as world:
+        for n, job in enumerate(model.jobs):
+            event = model.event_of(n)
+            event["detail"]["eventTime"] = write_time(job.failed_at)
+            world.at(job.failed_at, partial(world.begin, event))
+        world.run()
+    launches = [(e.data["origin"], e.moment) for e in world.timeline if is_launch(e)]
+    expected = [(model.event_of(n)["detail"]["eventID"], job) for n, job in enumerate(model.jobs)]
+    assert dict(launches) == {origin: job.launches[0] for origin, job in expected}
+    assert len(launches) == 10
+    assert model.runtask_calls == 10 + len(world.calls)
+    assert model.pulled_forward == len(world.moved)
+    assert bool(world.moved) is (pull_forward == "true")
+
+
+def is_launch(entry: Entry) -> bool:
+    return entry.data.get("outcome") == "LAUNCHED"
+
+
+# How soon the jobs run when capacity is back, and what it costs.
+
+
+def figures_of(jobs: int, policy: str = OURS, minutes: int = 40, **more: Any) -> dict[str, Any]:
+    return storm(policy, jobs, minutes, **more).summary()
+
+
+def assert_that_it_is_soon(
+    figures: Mapping[str, Any], p50: float, p95: float, calls: float
+) -> None:
+    assert figures["launched"] == figures["jobs"]
+    assert (figures["duplicates"], figures["lost"], figures["dead_letters"]) == (0, 0, 0)
+    assert figures["seconds_to_launch_p50"] <= p50
+    assert figures["seconds_to_launch_p95"] <= p95
+    assert figures["runtask_calls"] / figures["jobs"] <= calls
+
+
+@pytest.mark.parametrize(
+    ("jobs", "p50", "p95"), [(10, 420, 420), (100, 300, 300), (1000, 180, 240), (10_000, 400, 640)]
+)
+def test_jobs_run_soon_after_capacity_is_back(jobs: int, p50: float, p95: float) -> None:
+    after = figures_of(jobs)
+    assert_that_it_is_soon(after, p50, p95, calls=8.5)
+    (row,) = re.findall(r"^\| as deployed \| (.*) \|$", README, re.MULTILINE)
+    assert cell_of(after) in row.split(" | ")
+    if jobs == 10_000:  # it takes 20 s
+        return
+    before = figures_of(jobs, BEFORE)
+    (row,) = re.findall(r"^\| `PullForward=false` \| (.*) \|$", README, re.MULTILINE)
+    assert cell_of(before) in row.split(" | ")
+    assert before["seconds_to_launch_p95"] > after["seconds_to_launch_p95"] * 1.5
+    assert after["runtask_calls"] <= before["runtask_calls"] * 1.05
+
+
+def cell_of(figures: Mapping[str, Any]) -> str:
+    """In whole seconds."""
+    return ", ".join(str(int(figures[f"seconds_to_launch_{p}"])) for p in ("p50", "p95"))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "least", "parameters"),
+    [(300, 300, {}), (1000, 850, {}), (300, 200, {"MaxAgeMinutes": "45"})],
+)
+def test_where_capacity_trickles_in_no_job_is_worse_off(
+    jobs: int, least: int, parameters: dict[str, str]
+) -> None:
+    after = figures_of(jobs, minutes=20, trickle=10, **parameters)
+    before = figures_of(jobs, BEFORE, minutes=20, trickle=10, **parameters)
+    assert after["launched"] >= max(least, before["launched"])
+    assert (after["duplicates"], after["lost"]) == (0, 0)
+    assert after["pulled_forward"] > jobs
+
+
+def test_capacity_that_trickles_in_is_kept_until_it_is_used() -> None:
+    played = storm(OURS, jobs=60, minutes=20, trickle=1)
+    launches = sorted(job.launches[0] for job in played.jobs if job.launches)
+    for n, launch in enumerate(launches):
+        assert launch >= played.outage_ends + timedelta(minutes=n)
+    assert len(launches) > 30
+
+
+def test_throttles_of_scheduler_are_counted_and_lose_no_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for operation in ("GetSchedule", "UpdateSchedule", "ListSchedules"):
+        monkeypatch.setitem(quotas.RATES, operation, 1)
+    figures = figures_of(300)
+    assert figures["pull_forward_errors"] > 10
+    assert_that_it_is_soon(figures, 900, 1000, calls=8.5)
+
+
+def test_a_schedule_that_is_throttled_is_created_by_a_later_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(quotas.RATES, "CreateSchedule", 3)
+    figures = figures_of(300, MaxAttempts="2")
+    assert (figures["lost"], figures["dead_letters"]) == (0, 300)
+    assert figures["outcomes"].keys() == {"EXHAUSTED"}
+    monkeypatch.setitem(quotas.RATES, "CreateSchedule", 0.1)
+    figures = figures_of(300)
+    assert figures["lost"] == 0
+    assert figures["outcomes"]["FAILED"] > 100
+
+
+def test_trickle_is_said_above_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--storm", "20", "--outage", "5m", "--trickle", "10"]
+    assert main(options) == 0
+    shown = capsys.readouterr().out
+    assert "capacity is missing for 0:05:00, and comes back for 10 tasks a minute.\n" in shown
+    status, _, error = run_command(main, *options[2:])
+    assert (status, error) == (2, "rehearse: --trickle goes with --storm only\n")
 
 
 def test_every_job_is_launched_once() -> None:
@@ -251,9 +382,9 @@ def test_the_settings_of_the_other_policies_stand_under_the_table(
 ) -> None:
     main(["--storm", "2", "--outage", "0s", "--policy", "all", "--parameter", "MaxAttempts=7"])
     shown = capsys.readouterr().out
-    settings = [line.split() for line in shown.partition("source\n")[2].splitlines()[:7]]
+    settings = [line.split() for line in shown.partition("source\n")[2].splitlines()[:8]]
     assert [row[0] for row in settings] == list(POLICIES)
-    assert [row[1] for row in settings] == ["7", "no", "3", "5", "2", "2", "3"]
+    assert [row[1] for row in settings] == ["7", "7", "no", "3", "5", "2", "2", "3"]
     for published in PUBLISHED.values():
         assert f"  {published.shown}  " in shown
         assert f"  {published.source}\n" in shown
@@ -285,7 +416,7 @@ def test_many_lost_jobs_are_a_few_messages(jobs: int, most: int) -> None:
     numbers = [re.findall(r"([0-9,]+)(?: jobs? did not|(?: jobs?)? may)", s) for s in subjects]
     reported = sum(int(n.replace(",", "")) for found in numbers for n in found or ["1"])
     # Of each hundred, one comes twice; another reader may have it.
-    assert jobs <= reported <= jobs * 1.02
+    assert jobs <= reported <= jobs * 1.03
 
 
 def test_a_storm_shows_its_messages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,7 +431,7 @@ def test_a_storm_shows_its_messages(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\naws events start-replay " in shown
     main([str(EVENTS / f"{FARGATE}.json"), *options, "--json"])
     (figures,) = json.loads(capsys.readouterr().out).values()
-    assert 1 <= len(figures["messages"]) < 10
+    assert 1 <= len(figures["messages"]) <= 10
 
 
 def test_calls_that_the_function_cannot_read_are_messages_as_well(

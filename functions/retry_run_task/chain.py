@@ -27,8 +27,8 @@ OUR_TAGS = (*CHAIN_TAGS, DEFINITION_TAG, TOKEN_TAG)
 # The longest budget that a stack (MaxAttempts) or a job (its tag) can have.
 MAX_BUDGET = 100
 
-# How many attempts of a chain can be pulled forward at no cost: it ends all the same.
-MAX_FREE = 100
+# How many attempts of a chain are pulled forward, each at no cost: it ends all the same.
+MAX_FORWARDED = 100
 
 # What an SDK fills in as the client token of a call, where its caller gives none (version 4).
 _RANDOM_UUID = re.compile(
@@ -36,8 +36,11 @@ _RANDOM_UUID = re.compile(
 )
 
 _NUMBER = re.compile("[1-9][0-9]{0,5}")
-# This attempt, the budget's end, and how many were pulled forward if any were: `5/12 2`.
-_COUNTER = re.compile("([1-9][0-9]{0,5})/([1-9][0-9]{0,5})(?: ([1-9][0-9]{0,2}))?")
+# This attempt and the budget's end; how many were pulled forward, if any were; and if this one was,
+# for when it was planned: `5/12 2 2026-11-23T00:00:04Z`.
+_COUNTER = re.compile(
+    "([1-9][0-9]{0,5})/([1-9][0-9]{0,5})(?: ([1-9][0-9]{0,2})(?: ([0-9TZ:-]{20}))?)?"
+)
 
 # The request's tags, as RunTask takes them: `key` and `value`, both optional.
 Tags = Sequence[Mapping[str, str]]
@@ -49,7 +52,8 @@ class Chain:
 
     `since` is when the first call failed, and `replayed` for when the first attempt of the last
     replay was scheduled. `attempt` is None where the counter cannot be read. `forwarded` is how
-    many of the attempts were made sooner, because another job of their pool was launched.
+    many of the attempts were pulled forward, because another job of their pool was launched; if the
+    attempt itself was, `planned` is for when it was scheduled before.
     """
 
     origin: str
@@ -58,6 +62,7 @@ class Chain:
     end: int
     replayed: datetime | None = None
     forwarded: int = 0
+    planned: datetime | None = None
 
     @property
     def counter(self) -> str:
@@ -71,7 +76,7 @@ class Chain:
 
     @property
     def step(self) -> int:
-        """Of the backoff, for the next attempt: those that were pulled forward do not count."""
+        """The next attempt's step of the backoff: what was pulled forward does not count."""
         return self.made + 1 - self.forwarded
 
     @property
@@ -82,20 +87,26 @@ class Chain:
     @property
     def tags(self) -> list[dict[str, str]]:
         """What the next failure of this chain must know, as tags of the request."""
-        counter = f"{self.counter} {self.forwarded}" if self.forwarded else self.counter
+        counter = self.counter
+        if self.forwarded:
+            counter += f" {self.forwarded}"
+        if self.planned:
+            counter += f" {write_time(self.planned)}"
         times = (self.since, self.replayed) if self.replayed else (self.since,)
         values = (counter, self.origin, " ".join(map(write_time, times)))
         return [{"key": k, "value": v} for k, v in zip(CHAIN_TAGS, values, strict=True)]
 
     def one_further(self) -> Self:
         """The chain at its next attempt."""
-        return replace(self, attempt=self.made + 1)
+        return replace(self, attempt=self.made + 1, planned=None)
 
-    def pulled_forward(self) -> Self:
-        """The chain with its next attempt pulled forward: it takes nothing of the budget."""
-        if self.forwarded >= MAX_FREE:
-            return self
-        return replace(self, end=self.end + 1, forwarded=self.forwarded + 1)
+    def pulled_forward(self, planned: datetime) -> Self:
+        """The chain at its next attempt, which was pulled forward: it takes nothing of the budget.
+
+        It was `planned` for then.
+        """
+        further = self.one_further()
+        return replace(further, end=self.end + 1, forwarded=self.forwarded + 1, planned=planned)
 
     def one_back(self) -> Self:
         """The chain without the attempt that it is at: that one could not be made."""
@@ -137,9 +148,11 @@ def chain_in(tags: Tags, client_token: object) -> Chain | None:
     counter = _COUNTER.fullmatch(attempt or "")
     if counter is None or int(counter[2]) - int(counter[1]) >= MAX_BUDGET:
         raise NotExact(f"tags[{ATTEMPT_TAG}]", "is not a counter like 3/10")
-    forwarded = int(counter[3] or 0)
-    if forwarded >= int(counter[1]) or forwarded > MAX_FREE:  # attempt 1 never is
+    forwarded, planned = int(counter[3] or 0), read_time(counter[4])
+    if forwarded >= int(counter[1]) or forwarded > MAX_FORWARDED:  # attempt 1 never is
         raise NotExact(f"tags[{ATTEMPT_TAG}]", "counts too many attempts that were pulled forward")
+    if counter[4] and planned is None:
+        raise NotExact(f"tags[{ATTEMPT_TAG}]", "has no time like 2026-11-23T00:00:04Z at its end")
     if not EVENT_ID.fullmatch(origin or ""):
         raise NotExact(f"tags[{ORIGIN_TAG}]", "is not an event's identifier")
     if (
@@ -152,7 +165,8 @@ def chain_in(tags: Tags, client_token: object) -> Chain | None:
     moment, replayed = read_time(first), read_time(second)
     if moment is None or bool(space) != bool(replayed):
         raise NotExact(f"tags[{SINCE_TAG}]", "is not a time like 2026-11-23T00:00:04Z, or two")
-    return Chain(origin or "", moment, int(counter[1]), int(counter[2]), replayed, forwarded)
+    attempt_made, end = int(counter[1]), int(counter[2])
+    return Chain(origin or "", moment, attempt_made, end, replayed, forwarded, planned)
 
 
 def client_token(chain: Chain, last: object, *, unspent: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.model import StructureShape
 
-from retry_run_task.backoff import SHARED_CAP, TOKEN_LIFE, delay, replay_delay
+from retry_run_task.backoff import SHARED_CAP, SHORTEST, TOKEN_LIFE, delay, replay_delay
 from retry_run_task.caller import OURS, Caller
 from retry_run_task.chain import (
     ATTEMPT_TAG,
@@ -139,17 +139,18 @@ def _next_attempt(
     budget = chain.end
     try:
         chain = _chain_of(call, caller, tags, chain)
-        if progress.forwarded:
-            chain = chain.pulled_forward()
         due = _due(progress, chain, settings, now)
         if progress.replay_name is not None:
             # A person asked for it: the whole budget again, from where the counter stands. All
             # that is sent twice has to be equal: the time is that of the schedule, not the clock's.
             chain = replace(chain, replayed=progress.due or due, end=chain.made + budget)
+        further = chain.one_further()
+        if progress.planned is not None:
+            further = chain.pulled_forward(progress.planned)
+            chain = replace(chain, end=further.end)
         end = _end(call, caller, progress, chain, settings, due)
         if end is not None:
             return end
-        further = chain.one_further()
         if due > now:
             # What cannot be repeated is found when the wait is over: two letters of it in one
             # replay are one letter then.
@@ -247,6 +248,11 @@ def _due(progress: Progress, chain: Chain, settings: Settings, now: datetime) ->
         cap = min(settings.backoff_cap, SHARED_CAP) if is_shared else settings.backoff_cap
         name = f"{chain.origin}-{chain.made + 1}"
         wait = delay(name, chain.step, settings.backoff_base, cap)
+        if chain.planned is not None and settings.max_age is not None:
+            # The last attempt was made sooner, in vain. Lest the next one is too late by that, it
+            # is made when that one was planned; or soon, where that is over.
+            soonest = delay(name, 2, settings.backoff_base, SHORTEST)
+            wait = min(wait, max(chain.planned - now, soonest))
     return (now + wait + timedelta(seconds=1, microseconds=-1)).replace(microsecond=0)
 
 

@@ -231,11 +231,11 @@ def report(outcome: dict[str, Any], end: End, function_name: str) -> None:
 def pull_others_forward(
     call: FailedCall, launched: Chain, settings: Settings, context: LambdaContext
 ) -> None:
-    """What others wait for is there. The launch stands, whatever comes of this."""
-    forwarded, pool = 0, pool_of(call.parameters, settings)
-    time_left = context.get_remaining_time_in_millis
+    """Capacity is back: other pending attempts are made sooner. The launch stands in any case."""
+    forwarded, time_left = 0, context.get_remaining_time_in_millis
     metrics.add_dimension("FunctionName", context.function_name)
     try:
+        pool = pool_of(call.parameters, settings)
         for _ in pull_forward(forward_client(), launched, pool, settings, time_left):
             forwarded += 1
     except Exception as error:  # noqa: BLE001 - counted: it must not undo the launch
@@ -250,7 +250,7 @@ def pull_others_forward(
 def name_of(error: Exception) -> str:
     """The error's code at AWS, or its type."""
     if isinstance(error, ClientError):
-        return f"{error.operation_name}: {error.response['Error']['Code']}"
+        return f"{error.operation_name}: {error.response['Error'].get('Code')}"
     return type(error).__name__
 
 

@@ -28,8 +28,9 @@ class Progress:
     be. `taken_on`: the stack has dealt with the job before. `begun`: attempts were made after the
     call that no event tells of, and its parameters are those of the last one. `unspent`: the next
     attempt uses the last one's client token. `first_use`: where something may have used the next
-    attempt's token already, the earliest moment of it. `forwarded`: the attempt was pulled forward.
-    `replay_name`: an operator replays the call from an archive.
+    attempt's token already, the earliest moment of it. `planned`: if the attempt was pulled
+    forward, for when it was scheduled before. `replay_name`: an operator replays the call from an
+    archive.
     """
 
     due: datetime | None = None
@@ -37,7 +38,7 @@ class Progress:
     begun: bool = False
     unspent: bool = False
     first_use: datetime | None = None
-    forwarded: bool = False
+    planned: datetime | None = None
     replay_name: str | None = None
 
 
@@ -78,7 +79,7 @@ def unwrap(payload: object) -> tuple[Mapping[str, Any], Progress]:
         unspent=is_due and _flag(event, "unspent"),
         # A person who replays a letter has seen to it that the job does not run.
         first_use=_time(event, "firstUse", absent=True) if is_live else None,
-        forwarded=is_live and _flag(event, "forwarded", absent=False),
+        planned=_time(event, "planned", absent=True) if is_live else None,
         replay_name=None if replay_name is None else str(replay_name),
     )
 
@@ -97,15 +98,14 @@ def wrap(event: Mapping[str, Any], progress: Progress, due: datetime) -> str:
     return _written(payload)
 
 
-def moved_forward(payload: str, due: datetime) -> str:
-    """The payload of a pending attempt that is due sooner: then.
+def moved_forward(payload: Mapping[str, Any], planned: datetime, due: datetime) -> str:
+    """The payload, as JSON, of an attempt that was planned for later, and is due then instead.
 
     A copy of the attempt may have been due sooner still: its time stays (see follow.py).
     """
-    event = json.loads(payload)
-    at = _time(event, "at") or due
-    member = {"at": write_time(min(at, due)), "forwarded": True}
-    return _written({**event, DUE: {**event[DUE], **member}})
+    member = payload[DUE]
+    at = min(member["at"], write_time(due))
+    return _written({**payload, DUE: {**member, "at": at, "planned": write_time(planned)}})
 
 
 def _written(payload: Mapping[str, Any]) -> str:

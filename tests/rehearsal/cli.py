@@ -31,6 +31,8 @@ examples:
       the job dies, a person is alerted, and starts it with the command in the message
   rehearse --storm 1000 --policy all
       a thousand jobs fail in one minute; this stack beside other systems' retries
+  rehearse --storm 300 --outage 20m --trickle 10
+      capacity comes back slowly
 
 calls of your own account:
   rehearse record.json --show-request

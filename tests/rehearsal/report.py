@@ -41,8 +41,10 @@ def report(storms: Mapping[str, Storm], by_outage: Mapping[str, Mapping[str, int
         results[name] = figures | per_job | dict(by_outage.get(name, {}))
     outages = dict.fromkeys(title for each in by_outage.values() for title in each)
     fails = "fails" if jobs == 1 else "fail within a minute"
+    then = f", and comes back for {number(storm.trickle, 'task')} a minute" if storm.trickle else ""
+    missing = f"capacity is missing for {elapsed(outage)}{then}"
     parts = [
-        line("", f"{number(jobs, 'job')} {fails}; capacity is missing for {elapsed(outage)}."),
+        line("", f"{number(jobs, 'job')} {fails}; {missing}."),
         figures_of(results, JOBS | {title: title for title in outages}),
         line("", f"{', '.join(outages)}: launched, had capacity been missing for that long."),
         figures_of(results, CALLS),
@@ -93,10 +95,10 @@ def settings_of(storms: Mapping[str, Storm]) -> str:
     base, cap = (
         int(wait.total_seconds()) for wait in (settings.backoff_base, settings.backoff_cap)
     )
-    waits = f"{base} s, doubled up to {cap} s"
+    attempts, waits = str(settings.max_attempts), f"{base} s, doubled up to {cap} s"
     own = {
-        OURS: (str(settings.max_attempts), f"{waits}, or sooner", "the stack's parameters"),
-        BEFORE: (str(settings.max_attempts), waits, "PullForward=false"),
+        OURS: (attempts, waits, "the stack's parameters"),
+        BEFORE: (attempts, waits, "the same, PullForward=false"),
         SEED_IDEA: ("no limit", "none", "what this project began with"),
     }
     theirs = {name: (str(p.attempts), p.shown, p.source) for name, p in PUBLISHED.items()}

@@ -495,7 +495,7 @@ class World:
         self.use(stack)
         if name not in self._names_of_schedules():
             return  # it has fired
-        if "forwarded" in version[1]:
+        if '"planned"' in version[1]:
             self.forwarded.add(name)
         if self._schedule(name)["ActionAfterCompletion"] == "DELETE":
             self._fired.add((stack, name))
