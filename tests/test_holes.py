@@ -9,17 +9,30 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from moto.ecs.exceptions import ECSException
 
 from conftest import NOW, replay_command
 from notify import remedy
 from rehearsal import load_definitions, load_event
+from rehearsal.cloudtrail import run_task_event
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task import decision, follow, handler, launch, progress, recover
-from retry_run_task.chain import Chain
+from retry_run_task import (
+    chain,
+    decision,
+    follow,
+    forward,
+    handler,
+    launch,
+    progress,
+    recover,
+)
+from retry_run_task.chain import Chain, pool_of
 from retry_run_task.follow import Token
+from retry_run_task.forward import pull_forward
 from retry_run_task.outcome import Outcome
+from retry_run_task.settings import Settings
 
 FARGATE = "launched.fargate-capacity-rule"
 SDK = "launched.fargate-capacity-sdk-client-token"
@@ -604,7 +617,103 @@ def replays_from_the_letters_own_second(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(World, "replay", replay)
 
 
+# Pulled forward.
+
+
+def a_duplicate_comes_when_its_attempt_was_pulled_forward() -> None:
+    """The schedule fired sooner, and its name is free: when it fires again, the token is alive."""
+    patient = {"BackoffBaseSeconds": "7200", "BackoffCapSeconds": "86400"}
+    with World(Stack(patient), NOW, failures=1, task_time=timedelta(minutes=1)) as world:
+        world.begin(load_event(FARGATE))
+        while not world.schedules():
+            world.step()
+        (made,) = (call["tags"] for call in world.calls)
+        another_is_launched(world)
+        failed = run_task_event(
+            world.calls[0],
+            {"tasks": [], "failures": [{"reason": "RESOURCE:CPU"}]},
+            event_id="a-duplicate",
+            moment=NOW,
+            region=world.stack.region,
+            account=world.stack.account,
+            role_arn=world.stack.function["Role"],
+            session=world.stack.function_name,
+        )
+        assert made == failed["detail"]["requestParameters"]["tags"]
+        world.at(world.now + timedelta(minutes=3), lambda: world.deliver(failed))
+        world.run()
+        assert len(world.tasks) == 1
+
+
+def another_is_launched(world: World) -> None:
+    """A job of the same pool, which had waited."""
+    event = load_event("launched.second-attempt")
+    settings = Settings.read(world.stack.environment, world.stack.function_arn)
+    pool = pool_of(event["detail"]["requestParameters"], settings)
+    launched = Chain("another", NOW, 2, 10)
+    client = handler.forward_client()
+    assert list(pull_forward(client, launched, pool, settings, lambda: 100_000))
+    world.watch_schedules()
+
+
+def pulls_forward_by_any_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(forward, "MOST_GAIN", timedelta(days=1))
+
+
+def an_attempt_that_was_pulled_forward_is_throttled_once() -> None:
+    """It costs no budget either: the next one, under the same token, is the last of the budget."""
+    parameters = {"MaxAttempts": "2", "BackoffBaseSeconds": "600"}
+    with World(Stack(parameters), NOW, failures=1) as world:
+        world.begin(load_event(FARGATE))
+        while not world.schedules():
+            world.step()
+        another_is_launched(world)
+        world.ecs.errors = [THROTTLED]
+        world.run()
+        assert outcomes(world) == ["FAILED_AGAIN", "SCHEDULED", "SCHEDULED", "LAUNCHED"]
+        assert [outcome["attempt"] for outcome in world.outcomes][-2:] == ["3/3", "3/3"]
+
+
+def counts_what_was_pulled_forward(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Chain, "pulled_forward", lambda chain, _: chain.one_further())
+
+
+def a_forwarded_attempt_comes_twice_with_another_payload() -> None:
+    """The update arrives when the schedule has fired, and it fires again: one task, one chain."""
+    for failures in (1, 2):
+        parameters = {"BackoffBaseSeconds": "600"}
+        with World(Stack(parameters), NOW, failures=failures) as world:
+            world.lingers = timedelta(hours=1)
+            world.begin(load_event(FARGATE))
+            while not world.schedules():
+                world.step()
+            world.late_updates, world.is_in_function = [timedelta(minutes=15)], True
+            with pytest.raises(ReadTimeoutError):
+                another_is_launched(world)
+            world.is_in_function = False
+            world.run()
+            assert len(world.tasks) == 1
+            assert world.forwarded, "it has fired twice"
+            assert world.bus.archive == []
+
+
+def takes_another_token_where_it_was_pulled_forward(patch: pytest.MonkeyPatch) -> None:
+    def token(chain: Chain, *rest: Any, **more: Any) -> str:
+        return REAL_TOKEN(chain, *rest, **more) + ("0" if chain.planned else "")
+
+    patch.setattr(decision, "client_token", token)
+
+
+REAL_TOKEN = chain.client_token
+
+
 HOLES: list[tuple[Hole, Mutant]] = [
+    (a_duplicate_comes_when_its_attempt_was_pulled_forward, pulls_forward_by_any_time),
+    (an_attempt_that_was_pulled_forward_is_throttled_once, counts_what_was_pulled_forward),
+    (
+        a_forwarded_attempt_comes_twice_with_another_payload,
+        takes_another_token_where_it_was_pulled_forward,
+    ),
     (an_sdk_repeats_a_call_under_its_token, names_each_chain_for_its_event),
     (a_replayed_attempt_comes_twice, reads_the_time_from_the_clock),
     (cloudtrail_shows_no_tokens, writes_no_token_into_a_tag),

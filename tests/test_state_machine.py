@@ -40,7 +40,17 @@ from rehearsal.ecs import family_of
 from rehearsal.policies import CAPACITY
 from rehearsal.template import Stack
 from rehearsal.world import World
-from retry_run_task import chain, decision, handler, launch, proof, recover, wait
+from retry_run_task import (
+    chain,
+    decision,
+    forward,
+    handler,
+    launch,
+    progress,
+    proof,
+    recover,
+    wait,
+)
 from retry_run_task.chain import (
     ATTEMPT_TAG,
     CHAIN_TAGS,
@@ -448,6 +458,8 @@ class Faults(RuleBasedStateMachine):
                 other.refused |= "universal" in other.caller
         self.world.wait(timedelta(seconds=1))
         edit(self.world, deed, with_secret(job.caller, family, "another secret"))
+        # A call within the same second would be taken for an earlier one.
+        self.world.wait(timedelta(seconds=1))
 
     @precondition(lambda self: self.may("redrive") and self.world.queue)
     @rule(fails=st.booleans())
@@ -516,13 +528,13 @@ class Faults(RuleBasedStateMachine):
     def no_chain_exceeds_its_budget(self) -> None:
         for request in self.world.calls:
             tags = {tag["key"]: tag["value"] for tag in request["tags"]}
-            counter, _, free = tags["retry-run-task:attempt"].partition(" ")
+            counter, *free = tags["retry-run-task:attempt"].split(" ")
             attempt, end = map(int, counter.split("/"))
             job = self.jobs[family_of(request)]
             assert tags[ORIGIN_TAG] == job.origin
             # Only what was pulled forward costs nothing.
             own = {name for name in self.world.forwarded if f"-{job.origin}-" in name}
-            forwarded = int(free or 0)
+            forwarded = int(free[0]) if free else 0
             assert forwarded <= len(own)
             # Each replay gives it the budget once more, from where the counter stands then.
             passed = attempts_passed(family_of(request), job, self.world)
@@ -824,6 +836,30 @@ def nothing_passes(_: Exception) -> None:
     return None
 
 
+def pulls_to_a_later_time(_: str, planned: datetime, *__: Any) -> datetime:
+    return planned + timedelta(minutes=10)
+
+
+def moves_the_end_by_two(chain: Chain, planned: datetime) -> Chain:
+    further = REAL_PULLED(chain, planned)
+    return replace(further, end=further.end + 1)
+
+
+def changes_the_request(payload: Any, planned: datetime, due: datetime) -> str:
+    payload["detail"]["requestParameters"]["group"] = "pulled-forward"
+    return REAL_MOVED(payload, planned, due)
+
+
+def does_not_swallow(*arguments: Any) -> None:
+    call, launched, settings, context = arguments
+    pool = chain.pool_of(call.parameters, settings)
+    time_left = context.get_remaining_time_in_millis
+    list(forward.pull_forward(handler.forward_client(), launched, pool, settings, time_left))
+
+
+REAL_MOVED, REAL_PULLED = progress.moved_forward, Chain.pulled_forward
+
+
 NO_SECRET = CALLERS[:2]
 SDK = ("launched.fargate-capacity-sdk-client-token",)
 SECRET = CALLERS[3:6]
@@ -835,7 +871,7 @@ class Mutant:
 
     module: Any
     name: str
-    function: Callable[..., Any]
+    function: Any
     check: str
     deeds: tuple[str, ...] = ()
     troubles: tuple[str, ...] = TROUBLE
@@ -844,6 +880,8 @@ class Mutant:
     seed: int = 0  # one of those that come to it soon
 
 
+SOONER = "what_is_pulled_forward_is_made_sooner_and_keeps_the_rest"
+OUTAGE = ("an_outage",)
 ERRORS_THAT_PASS = ("throttled", "late server error", "lost answer")
 LOST, REPLAYED = "check_that_nothing_is_lost", "check_that_a_replay_starts_what_never_ran"
 MUTANTS = [
@@ -890,10 +928,26 @@ MUTANTS = [
         "what_passes_is_no_failed_invocation",
         ("services_are_away_for_ten_minutes",),
     ),
+    # Of pulling forward.
+    Mutant(forward, "sooner", pulls_to_a_later_time, SOONER, OUTAGE),
+    Mutant(forward, "KEPT", forward.KEPT[1:], SOONER, OUTAGE),
+    Mutant(Chain, "pulled_forward", moves_the_end_by_two, "no_chain_exceeds_its_budget", OUTAGE),
+    Mutant(forward, "moved_forward", changes_the_request, "every_request_is_its_callers", OUTAGE),
+    Mutant(
+        handler,
+        "pull_others_forward",
+        does_not_swallow,
+        "what_passes_is_no_failed_invocation",
+        (*OUTAGE, "services_are_away_for_ten_minutes"),
+    ),
 ]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[m.function.__name__ for m in MUTANTS])
+def name_of(mutant: Mutant) -> str:
+    return getattr(mutant.function, "__name__", "resets_what_it_does_not_keep")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[name_of(m) for m in MUTANTS])
 def test_each_check_catches_a_mutant(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutant.module, mutant.name, mutant.function)
     # No other check can take its place.
