@@ -1563,7 +1563,6 @@ def test_what_the_function_needs_for_any_job_is_asked_about_its_own_resources() 
         ("events:ListTargetsByRule", "arn:aws:events:eu-west-1:123456789012:rule/name"),
         ("scheduler:ListSchedules", "*"),
         ("scheduler:GetSchedule", f"{schedules}/default/name"),
-        ("scheduler:ListSchedules", "*"),
         ("scheduler:GetSchedule", f"{schedules}/{group}/attempt"),
         ("scheduler:UpdateSchedule", f"{schedules}/{group}/attempt"),
     ]

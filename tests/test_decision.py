@@ -461,8 +461,8 @@ def test_a_wait_ends_in_whole_seconds_and_never_early(
     later = NOW + timedelta(microseconds=1)
     wait = decide(call, caller_of(call, settings), Progress(), settings, later, run_task)
     assert isinstance(wait, Wait)
-    assert wait.until == NOW + timedelta(seconds=93)  # 92.65
-    later = NOW + timedelta(milliseconds=350)
+    assert wait.until == NOW + timedelta(seconds=93)  # more than 92
+    later = NOW + timedelta(milliseconds=999)
     wait = decide(call, caller_of(call, settings), Progress(), settings, later, run_task)
     assert isinstance(wait, Wait)
     assert wait.until == NOW + timedelta(seconds=94)

@@ -366,7 +366,7 @@ def test_an_attempt_waits_in_a_schedule_that_leaves_nothing_behind(world: World)
     schedule = scheduler.get_schedule(GroupName=group, Name=f"948cbdc2-8b5-{ORIGIN}-2")
     assert (outcome["outcome"], outcome["attempt"], outcome["tasks"]) == ("SCHEDULED", "2/10", [])
     assert outcome["detail"] == "Pending until 2026-11-23T00:03:03Z."
-    assert schedule["ScheduleExpression"] == "at(2026-11-23T00:02:30)"
+    assert schedule["ScheduleExpression"] == "at(2026-11-23T00:03:03)"
     assert schedule["ScheduleExpressionTimezone"] == "UTC"
     assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
     assert schedule["ActionAfterCompletion"] == "DELETE"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
@@ -645,6 +646,33 @@ def a_duplicate_comes_when_its_attempt_was_pulled_forward() -> None:
         assert len(world.tasks) == 1
 
 
+def a_duplicate_of_an_attempt_that_was_pulled_forward_is_throttled() -> None:
+    """It counts the token's life from the earliest time at which the other may have used it."""
+    for base in ("900", "3600"):
+        for throttles in range(1, 5):
+            start_once_though_a_duplicate_is_throttled(base, throttles)
+
+
+def start_once_though_a_duplicate_is_throttled(base: str, throttles: int) -> None:
+    waits = {"BackoffBaseSeconds": base, "BackoffCapSeconds": base}
+    with World(Stack(waits), NOW, failures=1, task_time=timedelta(minutes=1)) as world:
+        world.begin(load_event(FARGATE))
+        with mock.patch.object(world, "deliver", wraps=world.deliver) as deliver:
+            while not world.schedules():
+                world.step()
+        another_is_launched(world)
+        while "LAUNCHED" not in outcomes(world):
+            world.step()
+        world.deliver(deliver.call_args.args[0])
+        world.ecs.errors = [THROTTLED] * throttles
+        world.run()
+        assert len(world.tasks) == 1
+
+
+def forgets_that_another_may_be_pulled_forward(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decision, "MOST_GAIN", timedelta())
+
+
 def another_is_launched(world: World) -> None:
     """A job of the same pool, which had waited."""
     event = load_event("launched.second-attempt")
@@ -709,6 +737,10 @@ REAL_TOKEN = chain.client_token
 
 HOLES: list[tuple[Hole, Mutant]] = [
     (a_duplicate_comes_when_its_attempt_was_pulled_forward, pulls_forward_by_any_time),
+    (
+        a_duplicate_of_an_attempt_that_was_pulled_forward_is_throttled,
+        forgets_that_another_may_be_pulled_forward,
+    ),
     (an_attempt_that_was_pulled_forward_is_throttled_once, counts_what_was_pulled_forward),
     (
         a_forwarded_attempt_comes_twice_with_another_payload,

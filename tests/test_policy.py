@@ -1,7 +1,6 @@
 """The function under the template's IAM policy: what it does is allowed, and nothing else is."""
 
 import ast
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from conftest import DUE_NOW, NOW, enforcing
+from conftest import NOW, enforcing
 from rehearsal import ROOT, iam, load_event
 from rehearsal.iam import as_list
 from rehearsal.template import Stack
@@ -282,10 +281,6 @@ def test_the_function_works_under_its_policy(enforced: World) -> None:
     assert outcome["outcome"] == "LAUNCHED"
     outcome = enforced.call_handler(load_event("launched.second-attempt"))
     assert outcome["outcome"] == "SCHEDULED"
-    # And is pulled forward, because another one is launched.
-    enforced.call_handler(load_event("launched.fargate-capacity-scheduler") | DUE_NOW)
-    (pulled,) = re.findall('"PulledForward":\\[([0-9.]+)\\]', enforced.logs.getvalue())
-    assert (pulled, "PullForwardErrors" in enforced.logs.getvalue()) == ("1.0", False)
 
 
 @pytest.mark.parametrize(

@@ -752,7 +752,7 @@ SEED = "_hypothesis_internal_use_seed"  # what hypothesis.seed sets on a test
 
 def test_the_safeguards_hold_under_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     if not IS_LONG:
-        monkeypatch.setattr(Faults, SEED, 2, raising=False)
+        monkeypatch.setattr(Faults, SEED, 8, raising=False)
     MET.clear()
     run_state_machine_as_test(Faults, settings=PROFILE)
     # It has been through all of it.

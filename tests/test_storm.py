@@ -119,13 +119,14 @@ def assert_that_it_is_soon(
 def test_jobs_run_soon_after_capacity_is_back(jobs: int, p50: float, p95: float) -> None:
     after = figures_of(jobs)
     assert_that_it_is_soon(after, p50, p95, calls=8.5)
+    column = [10, 100, 1000, 10_000].index(jobs)
     (row,) = re.findall(r"^\| as deployed \| (.*) \|$", README, re.MULTILINE)
-    assert cell_of(after) in row.split(" | ")
+    assert cell_of(after) == row.split(" | ")[column]
     if jobs == 10_000:  # it takes 20 s
         return
     before = figures_of(jobs, BEFORE)
     (row,) = re.findall(r"^\| `PullForward=false` \| (.*) \|$", README, re.MULTILINE)
-    assert cell_of(before) in row.split(" | ")
+    assert cell_of(before) == row.split(" | ")[column]
     assert before["seconds_to_launch_p95"] > after["seconds_to_launch_p95"] * 1.5
     assert after["runtask_calls"] <= before["runtask_calls"] * 1.05
 
@@ -162,9 +163,10 @@ def test_throttles_of_scheduler_are_counted_and_lose_no_job(
 ) -> None:
     for operation in ("GetSchedule", "UpdateSchedule", "ListSchedules"):
         monkeypatch.setitem(quotas.RATES, operation, 1)
-    figures = figures_of(300)
+    figures, before = figures_of(300), figures_of(300, BEFORE)
     assert figures["pull_forward_errors"] > 10
-    assert_that_it_is_soon(figures, 900, 1000, calls=8.5)
+    p50, p95 = before["seconds_to_launch_p50"], before["seconds_to_launch_p95"]
+    assert_that_it_is_soon(figures, p50, p95 + 30, calls=8.5)
 
 
 def test_a_schedule_that_is_throttled_is_created_by_a_later_try(

@@ -15,6 +15,11 @@ TOKEN_LIFE = timedelta(minutes=55)
 # after one that another request had used.
 SHARED_CAP = timedelta(minutes=30)
 
+# By how much an attempt is pulled forward, at most. When it has fired, its schedule's name is free,
+# and a late duplicate of its event waits under that name for its whole time: that one must count
+# the token's life from the earliest time at which the other may have used it.
+MOST_GAIN = timedelta(minutes=15)
+
 # EventBridge Scheduler fires within 60 s of the time it was given, and may refuse a past one
 # (Scheduler user guide, "Schedule types"): no schedule is nearer than that.
 SHORTEST = timedelta(seconds=60)

@@ -110,7 +110,8 @@ class Chain:
 
     def one_back(self) -> Self:
         """The chain without the attempt that it is at: that one could not be made."""
-        return replace(self, attempt=self.made - 1)
+        end = self.end if self.planned is None else self.end - 1
+        return replace(self, attempt=self.made - 1, end=end)
 
 
 def origin_of(event_id: str, token: object) -> str:

@@ -7,7 +7,14 @@ from typing import Any
 
 from botocore.model import StructureShape
 
-from retry_run_task.backoff import SHARED_CAP, SHORTEST, TOKEN_LIFE, delay, replay_delay
+from retry_run_task.backoff import (
+    MOST_GAIN,
+    SHARED_CAP,
+    SHORTEST,
+    TOKEN_LIFE,
+    delay,
+    replay_delay,
+)
 from retry_run_task.caller import OURS, Caller
 from retry_run_task.chain import (
     ATTEMPT_TAG,
@@ -147,7 +154,6 @@ def _next_attempt(
         further = chain.one_further()
         if progress.planned is not None:
             further = chain.pulled_forward(progress.planned)
-            chain = replace(chain, end=further.end)
         end = _end(call, caller, progress, chain, settings, due)
         if end is not None:
             return end
@@ -158,6 +164,9 @@ def _next_attempt(
             # replay's letters, one alone makes the schedule.
             is_replay = progress.replay_name is not None
             earliest = due if is_replay else min(due, call.event_time + (due - now))
+            if settings.pull_forward and not is_replay:
+                # And that copy may be pulled forward.
+                earliest = max(earliest - MOST_GAIN, min(earliest, call.event_time + SHORTEST))
             event = write_failed_call(call, settings.account, settings.region)
             payload = wrap(event, progress, earliest)
             if len(payload.encode(errors="surrogatepass")) <= MAX_PAYLOAD:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from retry_run_task.backoff import SHARED_CAP, SHORTEST, spread
+from retry_run_task.backoff import MOST_GAIN, SHORTEST, spread
 from retry_run_task.chain import MAX_FORWARDED, Chain, chain_in, is_replays
-from retry_run_task.progress import moved_forward
+from retry_run_task.progress import is_forwarded, moved_forward
 from retry_run_task.settings import Settings
 from retry_run_task.wait import expression
 
@@ -36,13 +36,9 @@ MOST_FORWARD = 20
 LAUNCHES_A_SECOND = 20
 
 # What gains less than a minute stays where it is: it may fire before the update arrives. Where so
-# many in a row are due soon, somebody else was here.
+# many in a row stay, somebody else was here.
 LEAST_GAIN = timedelta(minutes=1)
 MOST_IN_A_ROW = 3
-
-# When it has fired, a late duplicate of its event makes the schedule again, for its full wait: so
-# much later, the token has to be alive still (see backoff.py).
-MOST_GAIN = SHARED_CAP
 
 # ListSchedules gives up to 100 (`MaxResults`), in an order that is not documented. Behind the pool,
 # a schedule's name has three random hex digits: each in the prefix leaves a sixteenth of them. That
@@ -129,7 +125,8 @@ def some_of(
         page = page_of(place)
     pending = len(page) * 16 ** len(place)
     if place and len(page_names(page, launched)) < MOST_FORWARD:
-        page = page + page_of(place[:-1] + next(digits))
+        another = next(digit for digit in digits if digit != place[-1])
+        page = page + page_of(place[:-1] + another)
     return page_names(page, launched), pending
 
 
@@ -157,7 +154,7 @@ def pull_one(
         )
         payload = json.loads(found["Target"]["Input"])
         due = sooner(name, planned, pending, datetime.now(UTC))
-        if due is None or forwarded_in(payload) >= MAX_FORWARDED:
+        if due is None or is_forwarded(payload) or forwarded_in(payload) >= MAX_FORWARDED:
             return False
         kept: dict[str, Any] = {key: found[key] for key in KEPT if key in found}
         kept["ScheduleExpression"] = expression(due)

@@ -98,6 +98,11 @@ def wrap(event: Mapping[str, Any], progress: Progress, due: datetime) -> str:
     return _written(payload)
 
 
+def is_forwarded(payload: Mapping[str, Any]) -> bool:
+    """Was it pulled forward already, whatever a list of schedules says?"""
+    return payload[DUE].get("planned") is not None
+
+
 def moved_forward(payload: Mapping[str, Any], planned: datetime, due: datetime) -> str:
     """The payload, as JSON, of an attempt that was planned for later, and is due then instead.
 

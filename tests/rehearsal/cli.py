@@ -178,7 +178,10 @@ def _parser() -> Parser:
         "--trickle",
         type=positive,
         metavar="R",
-        help="with --storm: capacity comes back for R tasks a minute, and not for all at once",
+        help=(
+            "with --storm: capacity comes back for R tasks a minute, and is kept until it is used "
+            "(default: for all at once)"
+        ),
     )
     parser.add_argument(
         "--policy",

@@ -82,13 +82,13 @@ class Scheduler:
 
     def update_schedule(self, **schedule: Any) -> None:
         self._take("UpdateSchedule")
-        made = self._schedules[schedule["Name"]]["CreationDate"]
+        made = self._found(schedule["Name"], "UpdateSchedule")["CreationDate"]
         self._keep({**schedule, "CreationDate": made})
 
     def get_schedule(self, *, GroupName: str, Name: str) -> dict[str, Any]:  # noqa: N803 - AWS's
         del GroupName
         self._take("GetSchedule")
-        found = self._schedules[Name].items()
+        found = self._found(Name, "GetSchedule").items()
         return {k: v for k, v in found if k not in ("version", *LISTED[1:])}
 
     def list_schedules(
@@ -107,6 +107,11 @@ class Scheduler:
         more = {"NextToken": "more"} if end - first > MaxResults else {}
         found = [{name: self._schedules[each][name] for name in LISTED} for each in names]
         return {"Schedules": found, **more}
+
+    def _found(self, name: str, operation: str) -> dict[str, Any]:
+        if name not in self._schedules:
+            raise ClientError({"Error": {"Code": "ResourceNotFoundException"}}, operation)
+        return self._schedules[name]
 
     def _keep(self, schedule: dict[str, Any]) -> None:
         self._versions += 1

@@ -348,7 +348,7 @@ class Storm:
         self._at_least_once(self.now, name, due)
 
     def _pull_others_forward(self, call: FailedCall, launched: Chain) -> None:
-        """The handler's own code, but for what it logs and counts."""
+        """The handler's own code, but for what it logs and counts; it takes no time here."""
         self._world.wait(self.now - self._world.now)
         scheduler, pool = cast("Any", self._scheduler), pool_of(call.parameters, self.settings)
         try:
@@ -442,6 +442,7 @@ class Storm:
         since = self.now - self.outage_ends
         if self.trickle is None or since < timedelta():
             return since >= timedelta()
+        # One task at the moment of its return, and then one after the other.
         return self.placed <= since / MINUTE * self.trickle
 
     def _at(self, moment: datetime, action: Callable[[], None]) -> None:
