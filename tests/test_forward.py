@@ -222,6 +222,20 @@ def test_an_error_in_the_midst_leaves_the_others_where_they_are(
     assert "in fails_for_the_third" in world.logs.getvalue(), "it says where"
 
 
+@pytest.mark.parametrize("operation", ["ListSchedules", "GetSchedule", "UpdateSchedule"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_where_lambda_dies_meanwhile_each_job_starts_once(
+    moment: str, operation: str, world: World, run_task: StructureShape
+) -> None:
+    pend(world, *(wait_for(settings_of(world), run_task, n) for n in range(3)))
+    world.crashes = [f"{moment} {operation}"]
+    world.invoke(load_event(SECOND) | DUE_NOW)
+    world.run()
+    assert world.crashes == []
+    assert len(world.tasks) == 4
+    assert world.bus.archive == []
+
+
 @pytest.mark.parametrize(("milliseconds", "most"), [(14_999, 0), (15_000, 3)])
 def test_nothing_is_begun_where_less_than_15_seconds_are_left(
     milliseconds: int, most: int, world: World, run_task: StructureShape, pool: str
