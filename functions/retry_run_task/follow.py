@@ -35,8 +35,9 @@ def follow(
 
     All copies of an attempt have to give up before a token of theirs can die. So its first use is
     counted from a time in the payload, which all have, not from the clock's: when the attempt was
-    due, or the first call was made. A replay goes on at once where another request had used the
-    token: it has waited already, and what it met is an attempt of an earlier replay.
+    due, or could have been pulled forward to, or when the first call was made. A replay goes on at
+    once where another request had used the token: it has waited already, and what it met is an
+    attempt of an earlier replay.
     """
     first_use = progress.first_use or progress.due or call.event_time
     followed = Progress(

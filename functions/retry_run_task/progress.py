@@ -25,12 +25,12 @@ class Progress:
     """How far the retries of a failed call are, as far as the payload tells.
 
     `due`: if the wait is over, for when the attempt was scheduled, or the earliest copy of it could
-    be. `taken_on`: the stack has dealt with the job before. `begun`: attempts were made after the
-    call that no event tells of, and its parameters are those of the last one. `unspent`: the next
-    attempt uses the last one's client token. `first_use`: where something may have used the next
-    attempt's token already, the earliest moment of it. `planned`: if the attempt was pulled
-    forward, for when it was scheduled before. `replay_name`: an operator replays the call from an
-    archive.
+    be, pulled forward as well. `taken_on`: the stack has dealt with the job before. `begun`:
+    attempts were made after the call that no event shows, and its parameters are those of the last
+    one. `unspent`: the next attempt uses the last one's client token. `first_use`: where something
+    may have used the next attempt's token already, the earliest moment of it. `planned`: if the
+    attempt was pulled forward, for when it was scheduled before. `replay_name`: an operator replays
+    the call from an archive.
     """
 
     due: datetime | None = None
