@@ -541,8 +541,8 @@ def test_in_vain_it_waits_its_time_again_and_has_its_whole_budget_still(pool: st
     [
         (NOW + 5 * MINUTE, 300, 300),
         (NOW + 40 * MINUTE, 450, 900),
-        (NOW + MINUTE, 60, 120),
-        (NOW, 60, 120),
+        (NOW + MINUTE, 61, 120),  # spread as well
+        (NOW, 61, 120),
     ],
 )
 def test_where_the_age_is_limited_the_next_is_no_later_than_one_in_vain_was_planned(
@@ -576,6 +576,23 @@ def test_in_a_row_means_one_after_the_other(
     pend(world, *(wait_for(settings_of(world), run_task, n) for n in range(12)))
     assert len(pulled(world, pool)) == 2
     assert list(answers) == [True]
+
+
+def test_two_launches_begin_at_different_places(
+    world: World, run_task: StructureShape, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all are on one page: else they would be after the same schedules."""
+    monkeypatch.setattr(forward, "pull_one", lambda *_: True)
+    pend(world, *(wait_for(settings_of(world), run_task, n) for n in range(30)))
+    settings, client = settings_of(world), function.forward_client()
+    chosen = [
+        list(
+            pull_forward(client, replace(LAUNCHED, origin=f"l-{n}"), pool, settings, lambda: PLENTY)
+        )
+        for n in range(2)
+    ]
+    assert chosen[0] != chosen[1]
+    assert set(chosen[0]) != set(chosen[1])
 
 
 def test_what_is_decided_too_late_counts_as_not_made(

@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-# Requests a second, in the smaller Regions; in the larger ones they are several times as many.
+# Requests a second in the smaller Regions; in the larger ones they are several times as many.
 # Each operation has a quota of its own (Scheduler user guide, "Quotas"). Its table has 250 for
 # CreateSchedule; that reads and updates are as many, and lists fewer, is a guess.
 RATES = {"CreateSchedule": 250, "GetSchedule": 250, "UpdateSchedule": 250, "ListSchedules": 50}

@@ -362,7 +362,10 @@ class World:
             raise ReadTimeoutError(endpoint_url=model.name)
 
     def _update(self, stack: str, request: Mapping[str, Any]) -> None:
-        """What the function has given up takes effect all the same, if the schedule is there."""
+        """What the function has given up takes effect all the same, if the schedule is there.
+
+        One that has fired, and is there for a while, fires again: a guess, and the worse of two.
+        """
         self.use(stack)
         name = request["url_path"].rpartition("/")[2]
         with contextlib.suppress(self._scheduler.exceptions.ResourceNotFoundException):
